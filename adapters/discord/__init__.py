@@ -1,0 +1,1 @@
+"""Discord, over discord.py: `adapter` lifecycle, `link` the library, `feed` order, `inbound` parsing, `sending` replies."""

@@ -1,0 +1,275 @@
+"""Slash commands as Discord wants them answered: at once, and then within fifteen minutes.
+
+Owns the answer to an interaction: the immediate "is thinking…" (`begin`), what becomes of it when the command is taken
+in, declined or cannot be taken in, and the requests that fill and edit it (`Answers`). These need no login, only the
+interaction's own token, so they work after a restart; they go to the account's own API root.
+
+A token is never logged.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import structlog
+
+from adapters.discord.failures import from_status
+from adapters.discord.inbound import TOKEN_LIFE_MS
+from adapters.discord.link import Waits
+from adapters.errors import DeliveryError, Uncertain, Unreachable
+from config.names import AccountId, Json
+
+DEFERRED = 5
+"""Callback type: answer later, show "is thinking…" meanwhile. Source: Discord reference, Interaction Callback Type."""
+
+LOADING = 1 << 7
+"""Flag of the message that stands for an answer not given yet."""
+
+SPENT_CODES = frozenset({10008, 10015, 10062, 50027})
+"""Unknown message, unknown webhook, unknown interaction, invalid webhook token: nothing can be done with it any more."""
+
+ALREADY_ACKNOWLEDGED = 40060
+
+MAX_REMEMBERED = 2000
+
+NOT_NOW = {
+    "en": "I cannot take messages in just now and keep trying. If nothing follows within a few minutes, please ask again.",
+    "de": "Ich kann gerade nichts annehmen und versuche es weiter. Kommt in ein paar Minuten nichts, frag bitte noch einmal.",
+}
+STOPPED = {
+    "en": "I was stopped before I could take this in. Please ask again in a minute.",
+    "de": "Ich wurde angehalten, bevor ich das annehmen konnte. Frag bitte in einer Minute noch einmal.",
+}
+
+logger = structlog.get_logger()
+
+
+class TokenSpent(Exception):
+    """The interaction's token can no longer be used for this: too old, never answered, or its message was deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """What is needed to answer one interaction; kept in the message's `reply_handle`."""
+
+    application_id: str
+    token: str
+    interaction_id: str
+    expires_at_ms: int
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Json] | None) -> "Handle | None":
+        """None if there is none or it is not ours."""
+        try:
+            return (
+                None
+                if stored is None
+                else cls(
+                    str(int(stored["application_id"])),
+                    str(stored["token"]),
+                    str(int(stored["interaction_id"])),
+                    int(stored["expires_at_ms"]),
+                )
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    @property
+    def is_expired(self) -> bool:
+        # a little early, so that a request under way does not lose the race
+        return time.time() * 1000 > self.expires_at_ms - 5000
+
+
+class Answers:
+    """The requests on an interaction's answer.
+
+    Raises (all of them): TokenSpent, or a `DeliveryError`.
+    """
+
+    def __init__(self, account: AccountId, api_url: str, *, request_timeout_s: float) -> None:
+        self._account = account
+        self._api_url = api_url
+        self._timeout = aiohttp.ClientTimeout(total=request_timeout_s)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def defer(self, handle: Handle) -> None:
+        path = f"/interactions/{handle.interaction_id}/{handle.token}/callback"
+        await self._request("POST", path, {"type": DEFERRED})
+
+    async def look(self, handle: Handle) -> dict[str, Any]:
+        """The answer's message as it stands."""
+        return await self._request("GET", self._path(handle, "@original"))
+
+    async def write(self, handle: Handle, message_id: str, text: str) -> str:
+        """Put `text` into the answer (or another message of this interaction); gives the message's real id."""
+        body = {"content": text, "allowed_mentions": {"parse": []}}
+        return str((await self._request("PATCH", self._path(handle, message_id), body))["id"])
+
+    async def follow_up(self, handle: Handle, text: str) -> str:
+        """A further message; takes no nonce, so it is the last resort."""
+        body = {"content": text, "allowed_mentions": {"parse": []}}
+        return str(
+            (await self._request("POST", f"/webhooks/{handle.application_id}/{handle.token}", body))["id"]
+        )
+
+    async def remove(self, handle: Handle) -> None:
+        await self._request("DELETE", self._path(handle, "@original"))
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def _path(self, handle: Handle, message_id: str) -> str:
+        return f"/webhooks/{handle.application_id}/{handle.token}/messages/{message_id}"
+
+    async def _request(self, method: str, path: str, body: Json = None) -> dict[str, Any]:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar())
+        try:
+            async with self._session.request(method, self._api_url + path, json=body) as response:
+                if response.status == 204:
+                    return {}
+                text = await response.text(errors="replace")
+                answer: Any = None
+                with suppress(ValueError):
+                    answer = await response.json(content_type=None)
+        except aiohttp.ClientConnectorError as error:
+            raise Unreachable(self._account, f"no connection: {error.os_error!r}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            # the exception's own text may hold the address, and with it the token
+            raise Uncertain(self._account, f"no usable answer: {type(error).__name__}") from None
+        facts = answer if isinstance(answer, dict) else {}
+        if response.status < 300:
+            if "id" not in facts and not path.endswith("/callback"):
+                raise Uncertain(self._account, "no usable answer: not JSON")
+            return facts
+        code = facts.get("code")
+        code = code if isinstance(code, int) else 0
+        if code == ALREADY_ACKNOWLEDGED:
+            return {}
+        if code in SPENT_CODES or response.status in (401, 404):
+            raise TokenSpent(f"{response.status} {code}")
+        retry_after_s = facts.get("retry_after")
+        wait_s = float(retry_after_s) if isinstance(retry_after_s, int | float) else 60.0
+        raise from_status(self._account, response.status, code, text, wait_s)
+
+
+class Interactions:
+    """Every slash command from its arrival until its answer is somebody else's."""
+
+    def __init__(self, account: AccountId, answers: Answers, waits: Waits, *, language: str) -> None:
+        self.answers = answers
+        self._account = account
+        self._waits = waits
+        self._language = language if language in NOT_NOW else "en"
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._open: OrderedDict[str, tuple[Handle, asyncio.Event]] = OrderedDict()
+        self._answered: OrderedDict[str, tuple[str, str]] = OrderedDict()
+        self._attending: OrderedDict[str, asyncio.Task[None]] = OrderedDict()
+        self._unanswered: set[str] = set()
+        """Interactions that Discord would not let us answer, or whose "is thinking…" was removed."""
+
+    def begin(self, data: Any) -> None:
+        """Show "is thinking…", at once and without waiting for anything."""
+        try:
+            interaction_id = int(data["id"])
+            handle = Handle(
+                str(int(data["application_id"])),
+                str(data["token"]),
+                str(interaction_id),
+                (interaction_id >> 22) + 1_420_070_400_000 + TOKEN_LIFE_MS,
+            )
+        except (KeyError, TypeError, ValueError):
+            return  # its quarantine is the parser's affair
+        taken_in = asyncio.Event()
+        self._open[handle.interaction_id] = (handle, taken_in)
+        self._attending[handle.interaction_id] = self._spawn(self._attend(handle, taken_in))
+        while len(self._attending) > MAX_REMEMBERED:
+            gone, _ = self._attending.popitem(last=False)
+            self._unanswered.discard(gone)
+
+    def settle(self, interaction_id: str, *, is_declined: bool) -> None:
+        """The command is on disk, or was declined (a reply may still say so)."""
+        handle, taken_in = self._open.pop(interaction_id, (None, None))
+        if taken_in is not None:
+            taken_in.set()
+        if handle is not None and is_declined:
+            self._spawn(self._clear(handle))
+
+    async def has_answer(self, handle: Handle) -> bool | None:
+        """Whether "is thinking…" stands there to be filled; None if it began in another process."""
+        attending = self._attending.get(handle.interaction_id)
+        if attending is None:
+            return None
+        # a quick reply must not overtake the deferral
+        await asyncio.wait({attending}, timeout=self._waits.accept_notice_s + self._waits.request_timeout_s)
+        return handle.interaction_id not in self._unanswered
+
+    def answer_of(self, handle: Handle) -> tuple[str, str] | None:
+        """Key of the chunk that took the place of "is thinking…", and its message's id; None if unknown here."""
+        return self._answered.get(handle.interaction_id)
+
+    def note_answer(self, handle: Handle, key: str, message_id: str) -> None:
+        self._answered[handle.interaction_id] = (key, message_id)
+        while len(self._answered) > MAX_REMEMBERED:
+            self._answered.popitem(last=False)
+
+    def is_notice(self, message: Mapping[str, Any]) -> bool:
+        """Whether the answer holds no more than our word that it cannot be given just now."""
+        return message.get("content") in NOT_NOW.values()
+
+    async def stop(self) -> None:
+        """Hearing has ended. Who waits for a command that was never taken in is told so."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        abandoned = [handle for handle, _ in self._open.values()]
+        self._open.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                await asyncio.gather(*(self._say(handle, STOPPED) for handle in abandoned))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _attend(self, handle: Handle, taken_in: asyncio.Event) -> None:
+        try:
+            await self.answers.defer(handle)
+        except (DeliveryError, TokenSpent) as error:
+            # too late, most likely: the reply will find another way
+            self._unanswered.add(handle.interaction_id)
+            logger.warning("adapter.interaction_unanswered", account=self._account, reason=str(error))
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._waits.accept_notice_s):
+                await taken_in.wait()
+                return
+        await self._say(handle, NOT_NOW)
+
+    async def _clear(self, handle: Handle) -> None:
+        await asyncio.sleep(self._waits.declined_clear_s)
+        if handle.interaction_id in self._answered:
+            return
+        try:
+            standing = await self.answers.look(handle)
+            if standing.get("flags", 0) & LOADING and handle.interaction_id not in self._answered:
+                self._unanswered.add(handle.interaction_id)
+                await self.answers.remove(handle)
+        except (DeliveryError, TokenSpent) as error:
+            logger.info("adapter.interaction_not_cleared", account=self._account, reason=str(error))
+
+    async def _say(self, handle: Handle, texts: Mapping[str, str]) -> None:
+        if handle.interaction_id in self._answered:
+            return
+        try:
+            await self.answers.write(handle, "@original", texts[self._language])
+        except (DeliveryError, TokenSpent) as error:
+            logger.warning("adapter.interaction_unanswered", account=self._account, reason=str(error))

@@ -1,0 +1,387 @@
+"""discord.py, made to serve one account: its own addresses, its own connection loop, events raw and in order.
+
+Owns every place where the library is bent, so that the rest of the adapter uses it plainly. Pinned to discord.py 2.7:
+
+- Addresses. The library knows only class-wide ones (`Route.BASE`, `DiscordWebSocket.DEFAULT_GATEWAY`). `AccountHttp`
+  turns each route to its account's root, and the gateway's address is asked for there, so accounts on different
+  servers live in one process.
+- Order. The library runs `on_message` as a task each. Messages, edits and interactions are taken here as raw JSON, in
+  the very call in which their frame is read.
+- Poison. A frame that the library cannot parse would end `Client.connect`; here it is handed over as spoiled and the
+  connection goes on.
+- Reconnecting. `connect` is our own loop: RESUME also after ECONNRESET on Linux, back-off with a cap, no crash when the
+  first connection fails.
+
+It deliberately does not own what events mean.
+"""
+
+import asyncio
+import json
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import aiohttp
+import discord
+import yarl
+from discord.gateway import DiscordWebSocket, ReconnectWebSocket
+from discord.http import HTTPClient, Route
+
+RAW_EVENTS = ("MESSAGE_CREATE", "MESSAGE_UPDATE", "INTERACTION_CREATE")
+"""Events taken as raw JSON; the library never parses them."""
+
+DEAD_CLOSE_CODES = frozenset({4004, 4010, 4011, 4012, 4013, 4014})
+"""Closed for good: another try with the same configuration ends the same way. Source: Discord reference, Close Codes."""
+
+STEADY_AFTER_S = 10.0
+"""A connection that lasted so long proves the way; the next loss starts the back-off anew."""
+
+TRIES_TO_RESUME = 3
+"""Failures in a row after which the session (and its own gateway address) is given up and opened anew."""
+
+PATIENCE_S = 1.0
+"""Longest wait for a rate limit inside a request."""
+
+BANNED_FOR_S = 60.0
+"""Wait after a 429 that names no time: it came from the proxy in front of Discord, not from Discord."""
+
+EVERYTHING = ""
+"""Stands for all routes among those held back."""
+
+# The library warns about voice packages at every start; this bot has no voice.
+discord.VoiceClient.warn_nacl = False
+discord.VoiceClient.warn_dave = False
+# At debug level it logs message texts; at info level every connection, which the adapter logs itself.
+logging.getLogger("discord").setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """How long the adapter waits for what; tests shorten them."""
+
+    first_retry_s: float = 0.5
+    longest_retry_s: float = 30.0
+    refused_retry_s: float = 300.0
+    """Between tries with a token or configuration that Discord refuses."""
+    before_identify_s: float = 3.0
+    """Before a session is opened anew; Discord asks for 1 to 5 s after it called the last one invalid."""
+    guild_stream_s: float = 1.0
+    """Silence after which the guilds announced at the start are taken to be complete."""
+    heartbeat_timeout_s: float = 60.0
+    request_timeout_s: float = 30.0
+    catch_up_pause_s: float = 0.1
+    """Between two history requests of one reader."""
+    accept_notice_s: float = 5.0
+    """Before a person who used a command is told that it cannot be taken in just now."""
+    declined_clear_s: float = 10.0
+    """Before the "is thinking…" of a declined command is removed, if no reply has taken its place."""
+    commands_retry_s: float = 60.0
+    watermark_flush_s: float = 15.0
+
+    def backed_off_s(self, failures: int) -> float:
+        """Capped exponential with jitter."""
+        return float(
+            min(self.longest_retry_s, self.first_retry_s * 2 ** min(failures, 16)) * random.uniform(0.5, 1)
+        )
+
+
+class Ears(Protocol):
+    """Who is told what the connection hears. Every call is synchronous, in the order of the wire."""
+
+    def heard(self) -> None:
+        """Any frame came in."""
+
+    def session_opened(self) -> None:
+        """A new session begins: what was said since the last one is not told here. Its first events follow."""
+
+    def session_ready(self) -> None:
+        """The guilds of a new session are known."""
+
+    def session_resumed(self) -> None:
+        """An old session went on; what it missed was told."""
+
+    def session_lost(self, reason: str) -> None: ...
+
+    def event(self, name: str, data: Any) -> None:
+        """One of `RAW_EVENTS`."""
+
+    def spoiled(self, raw: str, reason: str) -> None:
+        """A frame that cannot be parsed."""
+
+    def guild_came(self, guild: discord.Guild) -> None:
+        """A guild was joined, or is back after an outage of its servers, during a session."""
+
+    def channel_made(self, channel_id: int) -> None: ...
+
+
+class GloballyRateLimited(discord.RateLimited):
+    """Every request of this account has to wait, not only those of one channel."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What one request's answers said beside what the library tells."""
+
+    is_global: bool = False
+
+
+async def _look_at_answer(_session: Any, context: Any, ended: aiohttp.TraceRequestEndParams) -> None:
+    seen = context.trace_request_ctx
+    if isinstance(seen, Seen):
+        seen.is_global = "X-RateLimit-Global" in ended.response.headers
+
+
+class AccountHttp(HTTPClient):
+    """The library's REST client for one account's own root.
+
+    The library waits out a rate limit inside the call, up to half a minute. Here a wait longer than `PATIENCE_S` is
+    raised as `discord.RateLimited`, so that whoever sends can do something else meanwhile, and until it is over no
+    further request of that kind goes out.
+    """
+
+    def __init__(self, *, api_url: str, request_timeout_s: float) -> None:
+        trace = aiohttp.TraceConfig()
+        trace.on_request_end.append(_look_at_answer)
+        super().__init__(asyncio.get_running_loop(), http_trace=trace)
+        # decides only what becomes of a 429; set here because the constructor takes nothing below 30 s
+        self.max_ratelimit_timeout = PATIENCE_S
+        self._api_url = api_url
+        self._timeout = aiohttp.ClientTimeout(total=request_timeout_s)
+        self._held_until: dict[str, float] = {}
+
+    def get_ratelimit(self, key: str) -> Any:
+        # a bucket with a limit on its waiting forgets what it knows when that is exceeded: ours have none
+        limit, self.max_ratelimit_timeout = self.max_ratelimit_timeout, None
+        try:
+            return super().get_ratelimit(key)
+        finally:
+            self.max_ratelimit_timeout = limit
+
+    async def request(self, route: Route, **arguments: Any) -> Any:
+        if route.url.startswith(Route.BASE):
+            route.url = self._api_url + route.url[len(Route.BASE) :]
+        kind = f"{route.key}:{route.major_parameters}"
+        await self._wait(route, kind)
+        seen = Seen()
+        # the timeout is per try; the library's own is five minutes
+        arguments.setdefault("timeout", self._timeout)
+        arguments["trace_request_ctx"] = seen
+        try:
+            return await super().request(route, **arguments)
+        except discord.RateLimited as limited:
+            self._hold(EVERYTHING if seen.is_global else kind, limited.retry_after)
+            if seen.is_global:
+                raise GloballyRateLimited(limited.retry_after) from limited
+            raise
+        except discord.HTTPException as error:
+            if error.status == 429:
+                # refused by the proxy in front of Discord, for every route
+                self._hold(EVERYTHING, retry_after_s(error))
+            raise
+
+    def _hold(self, kind: str, wait_s: float) -> None:
+        now = time.monotonic()
+        self._held_until = {one: until for one, until in self._held_until.items() if until > now}
+        self._held_until[kind] = now + wait_s
+
+    async def _wait(self, route: Route, kind: str) -> None:
+        now = time.monotonic()
+        for held, error in ((EVERYTHING, GloballyRateLimited), (kind, discord.RateLimited)):
+            wait_s = self._held_until.get(held, 0.0) - now
+            if wait_s > PATIENCE_S:
+                raise error(wait_s)
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+        known = self._bucket_hashes.get(route.key, route.key)
+        bucket = self._buckets.get(f"{known}:{route.major_parameters}")
+        if bucket is not None and bucket.remaining <= 0 and bucket.expires is not None:
+            wait_s = bucket.expires - asyncio.get_running_loop().time()
+            if wait_s > PATIENCE_S:
+                raise discord.RateLimited(wait_s)
+
+
+def retry_after_s(error: discord.HTTPException) -> float:
+    """How long to wait after a 429 that the library does not explain."""
+    try:
+        return float(error.response.headers.get("Retry-After", BANNED_FOR_S))
+    except ValueError:
+        return BANNED_FOR_S
+
+
+class Link(discord.Client):
+    """One logged-in account. Used once: after `close` a new one is made."""
+
+    def __init__(
+        self, ears: Ears, waits: Waits, *, api_url: str | None, gateway_url: str | None, message_content: bool
+    ) -> None:
+        self.api_url = api_url or Route.BASE
+        self.waits = waits
+        self.ears = ears
+        self._gateway_url = gateway_url
+        self._opened: DiscordWebSocket | None = None
+        self._is_told_ready = False
+        intents = discord.Intents.none()
+        intents.guilds = intents.guild_messages = intents.dm_messages = True
+        intents.message_content = message_content
+        super().__init__(
+            intents=intents,
+            max_messages=None,
+            member_cache_flags=discord.MemberCacheFlags.none(),
+            chunk_guilds_at_startup=False,
+            allowed_mentions=discord.AllowedMentions.none(),
+            heartbeat_timeout=waits.heartbeat_timeout_s,
+            guild_ready_timeout=waits.guild_stream_s,
+        )
+        parsers = self._connection.parsers
+        for name in RAW_EVENTS:
+            parsers[name] = self._raw_parser(name)
+        self._parse_ready = parsers["READY"]
+        parsers["READY"] = self._open_session
+
+    def _get_state(self, **options: Any) -> Any:
+        # The one moment at which the library's client can be replaced before its state has taken hold of it.
+        self.http = AccountHttp(api_url=self.api_url, request_timeout_s=self.waits.request_timeout_s)
+        return super()._get_state(**options)
+
+    def _raw_parser(self, name: str) -> Callable[[Any], None]:
+        return lambda data: self.ears.event(name, data)
+
+    def _open_session(self, data: Any) -> None:
+        self._is_told_ready = False
+        self.ears.session_opened()
+        self._parse_ready(data)
+
+    def dispatch(self, event: str, /, *args: Any, **kwargs: Any) -> None:
+        """The library's word of what happened, taken at once instead of in a task of its own."""
+        if event == "ready":
+            self._is_told_ready = True
+            self.ears.session_ready()
+        elif event == "resumed":
+            self.ears.session_resumed()
+        elif event in ("guild_join", "guild_available") and self._is_told_ready:
+            self.ears.guild_came(args[0])
+        elif event in ("guild_channel_create", "thread_create"):
+            self.ears.channel_made(args[0].id)
+
+    async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:
+        if not initial:
+            await asyncio.sleep(self.waits.before_identify_s * random.uniform(0.5, 1.5))
+
+    async def connect(self, *, reconnect: bool = True) -> None:
+        """Hear events until closed or cancelled; losses are mended here.
+
+        Raises:
+            discord.PrivilegedIntentsRequired: the message content intent was not granted.
+            discord.ConnectionClosed: Discord refuses this account for good (`code` says why).
+        """
+        failures = 0
+        is_initial = True
+        while not self.is_closed():
+            opened_at = time.monotonic()
+            may_resume = True
+            previous = self._opened if failures < TRIES_TO_RESUME else None
+            try:
+                async with asyncio.timeout(60):
+                    self.ws = await self._open_socket(previous, is_initial=is_initial)
+                is_initial = False
+                while True:
+                    await self.ws.poll_event()
+            except ReconnectWebSocket as wish:
+                may_resume = wish.resume
+                reason = "session invalidated" if not wish.resume else "connection lost"
+            except discord.ConnectionClosed as closed:
+                if closed.code == 4014:
+                    raise discord.PrivilegedIntentsRequired(closed.shard_id) from closed
+                if closed.code in DEAD_CLOSE_CODES:
+                    raise
+                may_resume = False
+                reason = f"closed with {closed.code}"
+            except (OSError, aiohttp.ClientError, discord.DiscordException) as error:
+                if isinstance(error, discord.HTTPException) and error.status == 401:
+                    raise discord.LoginFailure("the token was refused") from error
+                reason = repr(error)
+            except asyncio.CancelledError:
+                await self._let_go(code=1000)
+                raise
+            finally:
+                await self._let_go()
+            if not may_resume:
+                self._opened = None
+            failures = 0 if time.monotonic() - opened_at >= STEADY_AFTER_S else failures + 1
+            self.ears.session_lost(reason)
+            await asyncio.sleep(self.waits.backed_off_s(failures) if failures > 1 else random.uniform(0, 0.1))
+
+    async def _open_socket(self, previous: DiscordWebSocket | None, *, is_initial: bool) -> DiscordWebSocket:
+        """Connect and RESUME what `previous` heard, or IDENTIFY."""
+        if previous is not None and previous.session_id is not None:
+            gateway = yarl.URL(self._gateway_url) if self._gateway_url else previous.gateway
+            return await _socket_class(self).from_client(
+                self, resume=True, gateway=gateway, session=previous.session_id, sequence=previous.sequence
+            )
+        url = self._gateway_url or (await self.http.request(Route("GET", "/gateway/bot")))["url"]
+        return await _socket_class(self).from_client(self, initial=is_initial, gateway=yarl.URL(url))
+
+    def opened(self, socket: DiscordWebSocket) -> None:
+        self._opened = socket
+
+    async def _let_go(self, code: int = 4000) -> None:
+        """Close the socket and stop its heartbeat thread; 1000 ends the session, anything else leaves it resumable."""
+        socket = self._opened
+        if socket is None:
+            return
+        try:
+            async with asyncio.timeout(2):
+                await socket.close(code)
+        except (OSError, aiohttp.ClientError, RuntimeError):
+            pass  # it was broken; what matters is that its thread was told to stop first
+
+    async def close(self) -> None:
+        ready = self._connection._ready_task  # noqa: SLF001 - the library leaves it running
+        if ready is not None:
+            ready.cancel()
+        await self._let_go(code=1000)
+        await super().close()
+
+
+def _socket_class(link: Link) -> type[DiscordWebSocket]:
+    """A gateway socket that tells its link of itself before the first frame, and survives frames it cannot parse."""
+
+    class Socket(DiscordWebSocket):
+        def __init__(
+            self, socket: aiohttp.ClientWebSocketResponse, *, loop: asyncio.AbstractEventLoop
+        ) -> None:
+            super().__init__(socket, loop=loop)
+            self._raw = ""
+            link.opened(self)
+
+        def log_receive(self, data: Any, /) -> None:
+            self._raw = data if isinstance(data, str) else bytes(data).decode(errors="replace")
+
+        async def received_message(self, msg: Any, /) -> None:
+            self._raw = ""
+            try:
+                await super().received_message(msg)
+            except (ReconnectWebSocket, discord.DiscordException, OSError, aiohttp.ClientError):
+                raise
+            except Exception as error:
+                if not self._raw or _is_vital(self._raw):
+                    # broken compression, or an unusable HELLO, READY or RESUMED: only a new connection helps
+                    raise ConnectionError(f"unusable frame: {error!r}") from error
+                link.ears.spoiled(self._raw, repr(error))
+            link.ears.heard()
+
+    return Socket
+
+
+def _is_vital(raw: str) -> bool:
+    """Whether a session cannot go on without this frame."""
+    try:
+        frame = json.loads(raw)
+    except ValueError:
+        return False
+    if not isinstance(frame, dict):
+        return False
+    return frame.get("op") != DiscordWebSocket.DISPATCH or frame.get("t") in ("READY", "RESUMED")

@@ -1,0 +1,5 @@
+"""`python -P -m bot`: the same as the console script."""
+
+from bot.cli import main
+
+main()

@@ -1,0 +1,300 @@
+"""The command line: `palaver run`, `chat`, `check-config`, `doctor`, `migrate`, `why`, `sessions`.
+
+Owns arguments, exit codes and how errors read. Exit codes: 0 stopped, 2 usage, 78 configuration, 69 unavailable, 70 fault.
+"""
+
+import asyncio
+import os
+import stat
+import sys
+from collections.abc import Callable, Coroutine
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import structlog
+import typer
+
+from bot import app as daemon
+from bot import doctor as examination
+from bot import story
+from bot.catalogue import CatalogueError
+from bot.web.app import PortTaken
+from config import logging as logs
+from config import report
+from config.errors import ConfigError, ConfigErrors
+from config.settings import LogSettings
+from config.sources import Loaded, load
+from sessions import history, lifecycle
+from sessions.database.base import Database
+from sessions.database.sqlite import SqliteDatabase
+from sessions.errors import StoreError
+from sessions.models import Session
+from sessions.scope import OperatorScope
+
+CONFIGURATION, UNAVAILABLE, FAULT = 78, 69, 70
+
+log = structlog.get_logger()
+
+cli = typer.Typer(
+    name="palaver",
+    help="One bot for a whole community, on every chat platform it uses.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+sessions_cli = typer.Typer(help="Look at sessions.", no_args_is_help=True)
+cli.add_typer(sessions_cli, name="sessions")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", help="TOML file; default: palaver/config.toml in the user's configuration folder."
+    ),
+]
+LevelOption = Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.")]
+FormatOption = Annotated[str | None, typer.Option("--log-format", help="auto, json or pretty.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """The console script."""
+    os.umask(0o077)  # conversations are nobody else's to read
+    cli()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"palaver {version('palaver')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def _root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@cli.command()
+def run(config: ConfigOption = None, log_level: LevelOption = None, log_format: FormatOption = None) -> None:
+    """Run the daemon; with no account configured, chat in this terminal."""
+    loaded = _load(config, log_level, log_format)
+    accounts = daemon.accounts_of(loaded.settings)
+    if daemon.TERMINAL in accounts:
+        if not _has_reader():
+            _fail(
+                CONFIGURATION,
+                "accounts: none is configured, and there is no terminal to chat in.",
+                "Set TELEGRAM_BOT_TOKEN or DISCORD_BOT_TOKEN, or add a table [accounts.<name>] to the config file.",
+            )
+        _chat(loaded)
+        return
+    _serve(loaded, only_terminal=False)
+
+
+@cli.command()
+def chat(config: ConfigOption = None, log_level: LevelOption = None, log_format: FormatOption = None) -> None:
+    """Chat in this terminal. With a pipe, each line is a message and each reply is printed."""
+    _chat(_load(config, log_level, log_format))
+
+
+@cli.command("check-config")
+def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Print the effective settings, with secrets hidden, or say what is wrong."""
+    loaded = _load(config)
+    clashes = report.name_clashes()
+    if clashes:
+        _fail(CONFIGURATION, *clashes)
+    typer.echo(report.as_json(loaded) if as_json else report.text(loaded))
+
+
+@cli.command()
+def doctor(config: ConfigOption = None) -> None:
+    """Look at configuration, database and platforms, and say what to do about what is wrong."""
+    loaded = _load(config)
+    logs.configure(LogSettings(level="error"))
+    findings = _finish(examination.examine(loaded))
+    for finding in findings:
+        typer.echo(finding.line())
+    if any(not finding.is_good for finding in findings):
+        raise typer.Exit(UNAVAILABLE)
+
+
+@cli.command()
+def migrate(config: ConfigOption = None) -> None:
+    """Bring the database up to date; a snapshot of the old one is kept beside it."""
+    loaded = _load(config)
+
+    async def work() -> None:
+        database = await daemon.open_database(loaded.settings)
+        await database.close()
+
+    _finish(work())
+    typer.echo("The database is up to date.")
+
+
+@cli.command()
+def why(
+    message: Annotated[
+        list[str],
+        typer.Argument(
+            help="A reference, a message id, or ACCOUNT CHANNEL MESSAGE (telegram.main 8841 1207)."
+        ),
+    ],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell the story of one message: received, decided, queued, answered, delivered."""
+    if len(message) not in (1, 3):
+        _fail(2, "why: give one word (a reference or a message id), or three: ACCOUNT CHANNEL MESSAGE.")
+    loaded = _load(config)
+
+    async def work(database: Database) -> list[history.Trace]:
+        return await database.read(
+            lambda tx: [history.trace(tx, row) for row in history.find_inbox(tx, message)]
+        )
+
+    traces = _finish(_beside(loaded, work))
+    if not traces:
+        _fail(
+            1,
+            f"why: nothing is known of {' '.join(message)}.",
+            "It never reached Palaver, or was removed by the clean-up.",
+        )
+    typer.echo(story.as_json(traces) if as_json else "\n\n".join(story.tell(trace) for trace in traces))
+
+
+@sessions_cli.command("list")
+def sessions_list(
+    config: ConfigOption = None,
+    status: Annotated[
+        str | None, typer.Option(help="active, paused, ended, archived; other systems' words work too.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List sessions, the latest active first."""
+    statuses: tuple[Any, ...] = ()
+    if status is not None:
+        word = status.lower()
+        statuses = tuple(lifecycle.SEED_WORDS.get(word, (word,)))
+        if not set(statuses) <= set(lifecycle.TRANSITIONS):
+            _fail(2, f"sessions list: {status!r} is no status; there are {', '.join(lifecycle.TRANSITIONS)}.")
+    loaded = _load(config)
+
+    async def work(database: Database) -> list[Session]:
+        return await database.read(
+            lambda tx: lifecycle.list_sessions(tx, OperatorScope(), statuses=statuses, limit=limit)
+        )
+
+    found = _finish(_beside(loaded, work))
+    typer.echo(story.sessions_as_json(found) if as_json else story.sessions_table(found))
+
+
+def _load(config: Path | None, log_level: str | None = None, log_format: str | None = None) -> Loaded:
+    try:
+        return load(config, overrides={"log.level": log_level, "log.format": log_format})
+    except ConfigErrors as errors:
+        _fail(CONFIGURATION, *errors.lines())
+
+
+def _chat(loaded: Loaded) -> None:
+    """The chat owns the terminal: logs go to a file, and HTTP is left out unless it was asked for."""
+    if loaded.origin("http.enabled") == "default" and not any(
+        name.startswith("http.") for name in loaded.origins
+    ):
+        settings = loaded.settings.model_copy(
+            update={"http": loaded.settings.http.model_copy(update={"enabled": False})}
+        )
+        loaded = Loaded(settings, loaded.origins, loaded.config_file, loaded.notices)
+    _serve(loaded, only_terminal=True)
+
+
+def _serve(loaded: Loaded, *, only_terminal: bool) -> None:
+    settings = loaded.settings
+    logs.register_secrets(settings)
+    accounts = daemon.accounts_of(settings, only_terminal=only_terminal)
+    owns_terminal = any(account.platform == "terminal" for account in accounts.values())
+    is_interactive = owns_terminal and sys.stdin is not None and sys.stdin.isatty()
+    try:
+        destination = logs.configure(settings.log, to_terminal_chat=owns_terminal)
+    except ConfigError as error:
+        _fail(CONFIGURATION, str(error))
+    for notice in loaded.notices:
+        log.warning("config.notice_given", notice=notice)
+
+    def on_started(app: daemon.App) -> None:
+        if is_interactive:
+            app.delivery.shows_tools_on |= {
+                name for name, account in accounts.items() if account.platform == "terminal"
+            }
+            for adapter in app.adapters.values():
+                announce = getattr(adapter, "announce", None)
+                if announce is not None:
+                    announce(story.welcome(settings, app.agent_name(), destination))
+
+    _finish(daemon.serve(settings, accounts, on_started=on_started))
+    logs.flush()
+    logs.stop()
+
+
+async def _beside(loaded: Loaded, work: Callable[[Database], Coroutine[Any, Any, Any]]) -> Any:
+    """Read the database, whether or not a daemon owns it."""
+    database = await SqliteDatabase.open_beside(daemon.sqlite_path(loaded.settings.database_url))
+    try:
+        return await work(database)
+    finally:
+        await database.close()
+
+
+def _finish(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run to the end; what is wrong is said in a line or two, with the exit code of its kind."""
+    try:
+        return asyncio.run(work)
+    except StoreError as error:
+        _fail(UNAVAILABLE, f"database: {error.reason}", error.hint)
+    except PortTaken as error:
+        _fail(
+            UNAVAILABLE,
+            f"http: {error}",
+            "Set http.port (PALAVER_HTTP__PORT) to a free one, or http.enabled to false.",
+        )
+    except (CatalogueError, ConfigError, ValueError) as error:
+        if isinstance(error, ValueError) and not isinstance(error, CatalogueError):
+            log.exception("daemon.failed")
+            _fail(
+                FAULT,
+                f"fault: {type(error).__name__}: {error}",
+                "This is a mistake in Palaver; please report it.",
+            )
+        _fail(CONFIGURATION, str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except Exception as error:  # the last resort: a fault is said plainly and logged whole
+        log.exception("daemon.failed")
+        _fail(
+            FAULT,
+            f"fault: {type(error).__name__}: {error}",
+            "This is a mistake in Palaver; please report it.",
+        )
+
+
+def _fail(code: int, first: str, *more: str) -> NoReturn:
+    typer.echo(f"palaver: {first}", err=True)
+    for line in more:
+        if line:
+            typer.echo(f"         {line}", err=True)
+    logs.flush()
+    raise typer.Exit(code)
+
+
+def _has_reader() -> bool:
+    """Whether somebody can write to us: a terminal, a pipe or a file, not /dev/null."""
+    try:
+        mode = os.fstat(0).st_mode
+    except OSError:
+        return False
+    return os.isatty(0) or stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)

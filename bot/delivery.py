@@ -1,0 +1,408 @@
+"""Outbox → governor → adapter: sends every chunk in order per channel, and keeps what the platform said about each.
+
+Owns the sender, one task per channel that has something waiting, and the policy for what an error means. Pace is `bot/governor.py`,
+the growing answer `bot/preview.py`, the rows `sessions/outbox.py`.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeVar
+
+import structlog
+
+from adapters.base import Adapter, Pace
+from adapters.errors import DeliveryError, MessageGone, Moved, RateLimited, Rejected, Uncertain, Unreachable
+from adapters.messages import Chunk, Target
+from adapters.settling import Settling
+from bot.catalogue import Catalogue
+from bot.governor import Governor
+from bot.preview import NoPreview, Preview
+from config.names import AccountId, ChannelId, Json, PlatformMessageId
+from config.settings import AccountSettings, Settings
+from sessions import inbox, lifecycle, outbox
+from sessions.database.base import Database, Transaction
+from sessions.errors import StoreError
+from sessions.models import Address, Claim, OutgoingChunk
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+_STORE_RETRY_S: Final = 1.0
+_UNCERTAIN_FIRST_S: Final = 1.0
+_UNCERTAIN_LONGEST_S: Final = 60.0
+_SEND_TIMEOUT_S: Final = 60.0
+"""An adapter that does not come back by then counts as an answer lost."""
+
+
+class Delivery:
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        accounts: Mapping[AccountId, AccountSettings],
+        adapters: Mapping[AccountId, Adapter],
+        catalogue: Catalogue,
+        governor: Governor,
+        *,
+        now: Callable[[], int] = lambda: int(time.time() * 1000),
+        count: Callable[[str, str], None] = lambda account, outcome: None,
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._accounts = accounts
+        self._adapters = adapters
+        self._catalogue = catalogue
+        self._governor = governor
+        self._now = now
+        self._count = count
+        self._senders: dict[tuple[AccountId, ChannelId], asyncio.Task[None]] = {}
+        self._again: set[tuple[AccountId, ChannelId]] = set()
+        self._is_closed = False
+        self.shows_tools_on: set[AccountId] = set()
+        for account, adapter in adapters.items():
+            governor.add(account, _pace(adapter.capabilities.pace, accounts[account]))
+
+    @property
+    def channels_busy(self) -> int:
+        return len(self._senders)
+
+    async def recover(self) -> int:
+        """Take up what the last process left unsent, and the holds it was told. Gives the number of channels."""
+        await self._database.write(outbox.recover)
+        waiting = 0
+        for account in self._adapters:
+            now = self._now()
+            for channel, until in await self._database.write(lambda tx, a=account: outbox.holds(tx, a, now)):  # type: ignore[misc]  # bound early
+                self._governor.hold(account, channel or None, (until - now) / 1000)
+            recent = await self._database.read(lambda tx, a=account: outbox.sent_since(tx, a, now - 60_000))  # type: ignore[misc]  # bound early
+            self._governor.remember(
+                account, [(channel, kind, (now - at) / 1000) for channel, kind, at in recent]
+            )
+            for channel in await self._database.read(lambda tx, a=account: outbox.channels_waiting(tx, a)):  # type: ignore[misc]  # bound early
+                self.notify(account, channel)
+                waiting += 1
+        return waiting
+
+    def render(self, account: AccountId, text: str) -> list[Mapping[str, Json]]:
+        """A reply as the chunks of the account's platform, ready for the outbox."""
+        adapter = self._adapters.get(account)
+        if adapter is None:  # its account was taken out of the settings while a turn was waiting
+            return [{"text": text, "markup": None}]
+        return [{"text": chunk.text, "markup": chunk.markup} for chunk in adapter.render(text)]
+
+    def shows_tools(self, account: AccountId) -> bool:
+        return self._settings.delivery.show_tools or account in self.shows_tools_on
+
+    def notify(self, account: AccountId, channel: ChannelId) -> None:
+        """Something may be waiting for this channel."""
+        place = (account, channel)
+        if place in self._senders:
+            self._again.add(place)
+        elif not self._is_closed and account in self._adapters:
+            task = asyncio.create_task(self._send_all(account, channel), name=f"sender-{account}-{channel}")
+            self._senders[place] = task
+            task.add_done_callback(lambda task: self._ended(place, task))
+
+    def move(self, account: AccountId, old: ChannelId, new: ChannelId) -> None:
+        """A channel got another id; what waits for it was readdressed."""
+        self.notify(account, old)
+        self.notify(account, new)
+
+    def settle(self, account: AccountId, message_id: PlatformMessageId) -> None:
+        """Nothing (more) will be sent for this message."""
+        adapter = self._adapters.get(account)
+        if isinstance(adapter, Settling):
+            adapter.settled(message_id)
+
+    def open_preview(self, claim: Claim) -> "Preview | NoPreview":
+        """The growing answer and the typing indicator of a turn."""
+        adapter = self._adapters.get(claim.address.account)
+        if adapter is None:
+            return NoPreview()
+        return Preview(
+            self._database,
+            adapter,
+            self._governor,
+            claim,
+            target=target_of(claim.address),
+            after_s=self._settings.delivery.preview_after_s,
+            is_shown=self._settings.delivery.preview and adapter.capabilities.can_edit,
+            now=self._now,
+        )
+
+    async def close(self, timeout_s: float) -> int:
+        """Send what is waiting for as long as allowed; the rest stays as rows. Gives how many channels were cut off."""
+        deadline = time.monotonic() + timeout_s
+        while self._senders and (left := deadline - time.monotonic()) > 0:
+            await asyncio.wait(
+                list(self._senders.values()), timeout=left, return_when=asyncio.FIRST_COMPLETED
+            )
+        self._is_closed = True
+        cut_off = list(self._senders.values())
+        for task in cut_off:
+            task.cancel()
+        if cut_off:
+            await asyncio.wait(cut_off, timeout=5)
+        return len(cut_off)
+
+    def _ended(self, place: tuple[AccountId, ChannelId], task: asyncio.Task[None]) -> None:
+        self._senders.pop(place, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("delivery.sender_failed", account=place[0], channel=place[1], exc_info=error)
+            asyncio.get_running_loop().call_later(_STORE_RETRY_S, self.notify, *place)
+        elif place in self._again:
+            self._again.discard(place)
+            self.notify(*place)
+
+    async def _send_all(self, account: AccountId, channel: ChannelId) -> None:
+        while True:
+            self._again.discard((account, channel))
+            chunks = await self._durably(
+                lambda: self._database.read(lambda tx: outbox.waiting(tx, account, channel))
+            )
+            if not chunks:
+                return
+            for chunk in chunks:
+                if not await self._send(chunk):
+                    break  # order: nothing overtakes a chunk that has to wait
+
+    async def _send(self, chunk: OutgoingChunk) -> bool:
+        """Try one chunk. True once it is done with, sent or not."""
+        account, channel = chunk.address.account, chunk.address.channel
+        adapter = self._adapters[account]
+        if (wait_ms := chunk.not_before - self._now()) > 0:
+            await asyncio.sleep(wait_ms / 1000)
+        is_late = self._now() - chunk.created_at > self._settings.delivery.max_age.total_seconds() * 1000
+        if is_late or chunk.attempts >= self._settings.delivery.max_attempts:
+            return await self._give_up(chunk, "failed", "too old" if is_late else "too many tries")
+        is_repeat = chunk.state in ("sending", "uncertain") and chunk.platform_message_id is None
+        if is_repeat and not adapter.capabilities.is_idempotent:
+            policy = self._accounts[account].on_uncertain
+            if policy != "resend":
+                return await self._leave(chunk, asks=policy == "ask")
+        waited_ms = round(1000 * await self._governor.acquire(account, channel, chunk.address.channel_kind))
+        if (
+            not adapter.capabilities.is_idempotent
+            and chunk.platform_message_id is None
+            and chunk.state != "sending"
+        ):
+            await self._durably(lambda: self._database.write(lambda tx: outbox.begin(tx, chunk.id)))
+        try:
+            async with asyncio.timeout(_SEND_TIMEOUT_S):
+                message_id = await self._put_out(adapter, chunk, is_repeat=is_repeat)
+        except TimeoutError:
+            return await self._handle(
+                chunk, Uncertain(account, f"no answer within {_SEND_TIMEOUT_S:g} s"), waited_ms
+            )
+        except DeliveryError as error:
+            return await self._handle(chunk, error, waited_ms)
+        except asyncio.CancelledError:
+            self._governor.answered(account)
+            raise
+        except (
+            Exception
+        ) as error:  # a fault of an adapter must not stop the channel; what happened is unknown
+            log.exception("delivery.adapter_failed", account=account, channel=channel)
+            return await self._handle(
+                chunk, Uncertain(account, f"{type(error).__name__}: {error}"), waited_ms
+            )
+        self._governor.answered(account)
+        await self._mark_sent(chunk, message_id, waited_ms, was_repeat=is_repeat)
+        return True
+
+    async def _put_out(self, adapter: Adapter, chunk: OutgoingChunk, *, is_repeat: bool) -> PlatformMessageId:
+        target = target_of(chunk.address)
+        content = Chunk(chunk.body["text"], chunk.body["markup"])
+        if chunk.platform_message_id is not None:
+            await adapter.edit(target, chunk.platform_message_id, content)
+            return chunk.platform_message_id
+        message_id = await adapter.send(target, content, chunk.key, is_repeat=is_repeat)
+        if is_repeat and adapter.capabilities.is_idempotent and adapter.capabilities.can_edit:
+            # The earlier send may have been a preview: the platform then gave us that one, with its older words.
+            await adapter.edit(target, message_id, content)
+        return message_id
+
+    async def _mark_sent(
+        self, chunk: OutgoingChunk, message_id: PlatformMessageId, waited_ms: int, *, was_repeat: bool
+    ) -> None:
+        is_settling = isinstance(self._adapters[chunk.address.account], Settling)
+
+        def mark(tx: Transaction) -> bool:
+            outbox.mark_sent(
+                tx,
+                chunk.id,
+                message_id,
+                self._now(),
+                body=chunk.body,
+                waited_ms=waited_ms,
+                was_repeat=was_repeat,
+            )
+            return is_settling and outbox.is_settled(tx, chunk.address.inbox_id)
+
+        settled = await self._durably(lambda: self._database.write(mark))
+        self._count(chunk.address.account, "repeated" if was_repeat else "sent")
+        log.info(
+            "delivery.chunk_sent",
+            account=chunk.address.account,
+            channel=chunk.address.channel,
+            key=chunk.key,
+            message_id=message_id,
+            waited_ms=waited_ms,
+            is_repeat=was_repeat,
+        )
+        if settled and chunk.address.reply_to is not None:
+            self.settle(chunk.address.account, chunk.address.reply_to)
+        elif settled:
+            await self._settle_by_inbox(chunk)
+
+    async def _handle(self, chunk: OutgoingChunk, error: DeliveryError, waited_ms: int) -> bool:
+        """What an error means for the chunk. True once it is done with."""
+        account, channel = chunk.address.account, chunk.address.channel
+        now = self._now()
+        log.warning(
+            "delivery.chunk_failed",
+            account=account,
+            channel=channel,
+            key=chunk.key,
+            kind=type(error).__name__,
+            reason=error.reason,
+        )
+        match error:
+            case RateLimited():
+                self._governor.answered(account)
+                held = ChannelId("") if error.scope == "account" else channel
+                until = now + round(error.retry_after_s * 1000)
+                self._governor.hold(account, held or None, error.retry_after_s)
+
+                def hold(tx: Transaction) -> None:
+                    outbox.hold(tx, account, held, until)
+                    outbox.put_off(tx, chunk.id, until, error.reason, waited_ms=waited_ms, counts=False)
+
+                await self._durably(lambda: self._database.write(hold))
+                return False
+            case Unreachable():
+                self._governor.failed(account)
+                await self._put_off(chunk, now, error.reason, waited_ms, counts=False)
+                return False
+            case Moved():
+                self._governor.answered(account)
+                await self._durably(
+                    lambda: self._database.write(
+                        lambda tx: lifecycle.move_channel(tx, account, channel, error.channel, now)
+                    )
+                )
+                await self._put_off(chunk, now, error.reason, waited_ms, counts=True)
+                self.move(account, channel, error.channel)
+                return False
+            case MessageGone():
+                self._governor.answered(account)
+                await self._durably(
+                    lambda: self._database.write(lambda tx: outbox.forget_message(tx, chunk.id))
+                )
+                return False
+            case Rejected():
+                self._governor.answered(account)
+                return await self._give_up(chunk, "failed", error.reason)
+            case Uncertain() if chunk.platform_message_id is not None:  # an edit can be repeated
+                self._governor.failed(account)
+                await self._put_off(chunk, now, error.reason, waited_ms, counts=True)
+                return False
+            case _:
+                self._governor.failed(account)
+                pause = min(_UNCERTAIN_LONGEST_S, _UNCERTAIN_FIRST_S * 2 ** min(10, chunk.attempts))
+                until = now + round(1000 * pause)
+                await self._durably(
+                    lambda: self._database.write(
+                        lambda tx: outbox.mark_uncertain(tx, chunk.id, until, error.reason)
+                    )
+                )
+                self._count(account, "uncertain")
+                return False
+
+    async def _put_off(
+        self, chunk: OutgoingChunk, until: int, reason: str, waited_ms: int, *, counts: bool
+    ) -> None:
+        await self._durably(
+            lambda: self._database.write(
+                lambda tx: outbox.put_off(tx, chunk.id, until, reason, waited_ms=waited_ms, counts=counts)
+            )
+        )
+
+    async def _leave(self, chunk: OutgoingChunk, *, asks: bool) -> bool:
+        """The operator does not want uncertain sends repeated: leave it, and tell the person if so set."""
+
+        def leave(tx: Transaction) -> None:
+            outbox.give_up(tx, chunk.id, "skipped", "may have been sent before an interruption", self._now())
+            if asks:
+                text = self._catalogue.say("repeat_ask")
+                outbox.add(
+                    tx,
+                    chunk.address,
+                    "notice",
+                    self.render(chunk.address.account, text),
+                    self._now(),
+                    first_part=9,
+                )
+
+        await self._durably(lambda: self._database.write(leave))
+        self._count(chunk.address.account, "skipped")
+        self.notify(chunk.address.account, chunk.address.channel)
+        return True
+
+    async def _give_up(self, chunk: OutgoingChunk, state: str, reason: str) -> bool:
+        def give_up(tx: Transaction) -> bool:
+            outbox.give_up(tx, chunk.id, "failed", reason, self._now())
+            return outbox.is_settled(tx, chunk.address.inbox_id)
+
+        settled = await self._durably(lambda: self._database.write(give_up))
+        self._count(chunk.address.account, state)
+        log.error(
+            "delivery.chunk_given_up",
+            account=chunk.address.account,
+            channel=chunk.address.channel,
+            key=chunk.key,
+            reason=reason,
+        )
+        if settled:
+            await self._settle_by_inbox(chunk)
+        return True
+
+    async def _settle_by_inbox(self, chunk: OutgoingChunk) -> None:
+        if isinstance(self._adapters[chunk.address.account], Settling):
+            address = await self._durably(
+                lambda: self._database.read(lambda tx: inbox.address_of(tx, chunk.address.inbox_id))
+            )
+            if address is not None and address.reply_to is not None:
+                self.settle(address.account, address.reply_to)
+
+    async def _durably(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Do it, waiting for as long as the store cannot."""
+        while True:
+            try:
+                return await step()
+            except StoreError as error:
+                log.error("delivery.store_waited", reason=error.reason, hint=error.hint)
+                await asyncio.sleep(_STORE_RETRY_S)
+
+
+def target_of(address: Address) -> Target:
+    """The store's address in the adapter's words."""
+    return Target(
+        account=address.account,
+        channel=address.channel,
+        channel_kind=address.channel_kind,
+        thread=address.thread,
+        reply_to=address.reply_to,
+        reply_handle=address.reply_handle,
+    )
+
+
+def _pace(platform: Pace, account: AccountSettings) -> Pace:
+    """The operator's limits where there are any, else the platform's."""
+    own = account.pace
+    return Pace(
+        own.per_account_per_s or platform.per_account_per_s,
+        own.per_direct_channel_per_s or platform.per_direct_channel_per_s,
+        own.per_group_channel_per_min or platform.per_group_channel_per_min,
+    )

@@ -1,0 +1,395 @@
+"""What happens to a message that arrives: inbound → policy → accepted, declined or a command. Where platforms meet sessions.
+
+Owns the one transaction that takes a message in; when `deliver` returns, the outcome is on disk and the adapter may tell its
+platform. Running turns is `bot/lanes.py`, sending replies is `bot/delivery.py`; both are only woken from here.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+import structlog
+
+from adapters.base import IntakeClosed, KnownChannel, Receipt
+from adapters.messages import InboundMessage
+from bot import commands, policy
+from bot.catalogue import Catalogue
+from config.names import AccountId, ChannelId, Json, PlatformMessageId, SessionId, TurnId
+from config.settings import AccountSettings, Settings
+from sessions import inbox, lifecycle, outbox, people
+from sessions.database.base import Database, Transaction
+from sessions.errors import StoreError
+from sessions.keys import choose_scope, session_key
+from sessions.models import Address, Claim, Incoming, Person, ReplyKind
+from sessions.scope import ChannelScope, PersonScope
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+_ROOM_CHECK_S = 1.0
+
+
+class LanesPort(Protocol):
+    """What the gateway asks of the lanes."""
+
+    def reserve(self) -> bool: ...
+    def release(self) -> None: ...
+    def start(self, claim: Claim) -> None: ...
+    def notify(self, session_id: SessionId) -> None: ...
+    def wait_notice(self, turn_id: TurnId) -> None: ...
+    def stop(self, turn_ids: Sequence[TurnId]) -> None: ...
+
+
+class DeliveryPort(Protocol):
+    """What the gateway asks of the delivery."""
+
+    def render(self, account: AccountId, text: str) -> list[Mapping[str, Json]]: ...
+    def notify(self, account: AccountId, channel: ChannelId) -> None: ...
+    def settle(self, account: AccountId, message_id: PlatformMessageId) -> None: ...
+    def move(self, account: AccountId, old: ChannelId, new: ChannelId) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What the transaction decided, for what is to be done after it."""
+
+    receipt: Receipt
+    turn_id: TurnId | None = None
+    session_id: SessionId | None = None
+    ahead: int = 0
+    claim: Claim | None = None
+    has_reply: bool = False
+    stop_turns: Sequence[TurnId] = ()
+    wake_sessions: Sequence[SessionId] = ()
+    is_new_session: bool = False
+
+
+class Gateway:
+    """The daemon's `Intake`."""
+
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        accounts: Mapping[AccountId, AccountSettings],
+        catalogue: Catalogue,
+        lanes: LanesPort,
+        delivery: DeliveryPort,
+        *,
+        agent_name: Callable[[str | None], str],
+        now: Callable[[], int] = lambda: int(time.time() * 1000),
+        count: Callable[[str, str], None] = lambda account, outcome: None,
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._accounts = accounts
+        self._catalogue = catalogue
+        self._lanes = lanes
+        self._delivery = delivery
+        self._agent_name = agent_name
+        self._now = now
+        self._count = count
+        self._under_way: set[asyncio.Task[Receipt]] = set()
+        self._closed_because: str | None = None
+        self._room_checked_at = float("-inf")
+        self._has_room = True
+
+    async def close(self, reason: str) -> None:
+        """Take nothing in any more; what is being taken in is finished."""
+        self._closed_because = reason
+        if self._under_way:
+            await asyncio.wait(list(self._under_way))
+
+    async def deliver(self, message: InboundMessage) -> Receipt:
+        self._check_open()
+        # Shielded: if the adapter is cancelled after the commit, the turn must still be started and the reply sent.
+        work = asyncio.create_task(self._deliver(message))
+        self._under_way.add(work)
+        work.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(work)
+
+    async def _deliver(self, message: InboundMessage) -> Receipt:
+        may_claim = self._lanes.reserve()
+        taken: _Taken | None = None
+        try:
+            taken = await self._write(lambda tx: self._take_in(tx, message, may_claim=may_claim))
+        finally:
+            if may_claim and (taken is None or taken.claim is None):
+                self._lanes.release()
+        self._follow_up(message, taken)
+        return taken.receipt
+
+    async def quarantine(self, account: AccountId, raw: bytes, reason: str) -> None:
+        self._check_open()
+        number = await self._write(lambda tx: inbox.quarantine(tx, account, raw, reason, self._now()))
+        self._count(account, "quarantined")
+        log.warning("gateway.update_quarantined", account=account, number=number, reason=reason)
+
+    async def move_channel(self, account: AccountId, old: ChannelId, new: ChannelId) -> None:
+        moved = await self._write(lambda tx: lifecycle.move_channel(tx, account, old, new, self._now()))
+        self._delivery.move(account, old, new)
+        log.info("gateway.channel_moved", account=account, old=old, new=new, sessions=moved)
+
+    async def cursor(self, account: AccountId, name: str) -> str | None:
+        return await self._database.read(lambda tx: inbox.cursor(tx, account, name))
+
+    async def set_cursor(self, account: AccountId, name: str, value: str) -> None:
+        await self._write(lambda tx: inbox.set_cursor(tx, account, name, value, self._now()))
+
+    async def known_channels(self, account: AccountId) -> Sequence[KnownChannel]:
+        rows = await self._database.read(lambda tx: inbox.known_channels(tx, account))
+        return [KnownChannel(channel, kind, watermark) for channel, kind, watermark in rows]
+
+    def _check_open(self) -> None:
+        if self._closed_because is not None:
+            raise IntakeClosed(self._closed_because)
+        now = time.monotonic()
+        if now - self._room_checked_at > _ROOM_CHECK_S:
+            self._room_checked_at = now
+            free = self._database.free_bytes()
+            has_room = free is None or free >= self._settings.store.reserve_bytes
+            if has_room != self._has_room:
+                log.warning(
+                    "gateway.intake_resumed" if has_room else "gateway.intake_stopped", free_bytes=free
+                )
+            self._has_room = has_room
+        if not self._has_room:
+            raise IntakeClosed("the disk of the database is nearly full", retry_after_s=5)
+
+    async def _write(self, work: Callable[[Transaction], T]) -> T:
+        try:
+            return await self._database.write(work)
+        except StoreError as error:
+            log.error("gateway.intake_failed", reason=error.reason, hint=error.hint)
+            raise IntakeClosed(error.reason) from error
+
+    def _take_in(self, tx: Transaction, message: InboundMessage, *, may_claim: bool) -> _Taken:
+        incoming = _as_incoming(message)
+        if inbox.is_known(tx, incoming):
+            return _Taken(Receipt("duplicate"))
+        now = self._now()
+        account = self._accounts[message.account]
+        inbox.hear(tx, incoming, now)
+        person = people.meet(tx, incoming, now)
+        access = policy.access_for(self._settings, account)
+        decision = policy.decide(message, person, access, self._settings.turns.max_message_chars)
+        if not decision.is_accepted:
+            return self._decline(tx, message, incoming, person, decision, now)
+        people.forget_declined(tx, incoming.platform, incoming.user_id)
+        if message.is_edit:
+            return self._take_edit(tx, incoming, person, now)
+        call = commands.parse(message.text) if not message.attachments else None
+        if call is not None and call.name == "ask" and call.argument:
+            incoming = replace(incoming, text=call.argument)
+        elif call is not None:
+            return self._run_command(tx, incoming, person, call, now)
+        return self._accept(tx, message, incoming, person, now, may_claim=may_claim)
+
+    def _accept(
+        self,
+        tx: Transaction,
+        message: InboundMessage,
+        incoming: Incoming,
+        person: Person,
+        now: int,
+        *,
+        may_claim: bool,
+    ) -> _Taken:
+        account = self._accounts[message.account]
+        scope = policy.scope_for(self._settings, account, message.channel)
+        session, is_new = lifecycle.resolve(
+            tx,
+            incoming,
+            person,
+            choose_scope(message.channel_kind, scope.direct, scope.group),
+            separate_threads=scope.separate_threads,
+            expire_after_ms=int(self._settings.sessions.expire_after.total_seconds() * 1000),
+            persona=account.persona,
+            now=now,
+        )
+        if session.status == "paused":
+            return self._decline(
+                tx, message, incoming, person, policy.Decision("session_paused", "paused"), now
+            )
+        waiting = inbox.waiting(tx, session.id)
+        if waiting >= self._settings.turns.max_waiting:
+            decision = policy.Decision("queue_full", "queue_full")
+            return self._decline(tx, message, incoming, person, decision, now, count=waiting)
+        queued = inbox.accept(tx, incoming, session, person, now)
+        claim = None
+        if may_claim and queued.ahead == 0:
+            claim = inbox.claim(tx, session.id, now, context_messages=self._settings.agent.context_messages)
+        return _Taken(
+            Receipt("accepted"),
+            turn_id=queued.turn_id,
+            session_id=session.id,
+            ahead=queued.ahead,
+            claim=claim,
+            is_new_session=is_new,
+        )
+
+    def _decline(
+        self,
+        tx: Transaction,
+        message: InboundMessage,
+        incoming: Incoming,
+        person: Person,
+        decision: policy.Decision,
+        now: int,
+        **values: object,
+    ) -> _Taken:
+        address = inbox.record(tx, incoming, "declined", decision.reason, now, person_id=person.id)
+        receipt = Receipt("declined", decision.reason)
+        if decision.text is None:
+            return _Taken(receipt)
+        if decision.is_told_once and not people.tell_declined_once(
+            tx, incoming.platform, incoming.user_id, now
+        ):
+            return _Taken(receipt)
+        account = self._accounts[message.account]
+        limit: object = self._settings.turns.max_message_chars
+        if message.unsupported == "too_large":
+            limit = f"{account.max_attachment_bytes // (1024 * 1024)} MB"
+        text = self._catalogue.say(
+            decision.text,
+            person.language,
+            user=incoming.user_id,
+            contact=policy.access_for(self._settings, account).contact,
+            limit=limit,
+            **values,
+        )
+        self._reply(tx, address, "notice", text, now)
+        return _Taken(receipt, has_reply=True)
+
+    def _take_edit(self, tx: Transaction, incoming: Incoming, person: Person, now: int) -> _Taken:
+        outcome = inbox.replace_text(tx, incoming, now)
+        if outcome == "replaced":
+            inbox.record(tx, incoming, "accepted", "edit", now, person_id=person.id)
+            return _Taken(Receipt("accepted", "edit"))
+        inbox.record(tx, incoming, "declined", "edited_after_answer", now, person_id=person.id)
+        return _Taken(Receipt("declined", "edited_after_answer"))
+
+    def _run_command(
+        self, tx: Transaction, incoming: Incoming, person: Person, call: commands.CommandCall, now: int
+    ) -> _Taken:
+        account = self._accounts[incoming.account]
+        scope = policy.scope_for(self._settings, account, incoming.channel)
+        shared = choose_scope(incoming.channel_kind, scope.direct, scope.group)
+        thread = incoming.thread if scope.separate_threads else None
+        key = session_key(shared, incoming.account, incoming.channel, thread, person.id)
+        session = lifecycle.find_live(tx, key)
+        result = commands.run(
+            commands.CommandContext(
+                tx=tx,
+                message=incoming,
+                person=person,
+                key=key,
+                session=session,
+                scope=ChannelScope(incoming.account, incoming.channel, thread)
+                if shared == "channel"
+                else PersonScope(person.id),
+                catalogue=self._catalogue,
+                language=self._catalogue.language(person.language),
+                now=now,
+                agent=self._agent_name(account.persona),
+                context_messages=self._settings.agent.context_messages,
+                context_tokens=self._settings.agent.context_tokens,
+            ),
+            call,
+        )
+        address = inbox.record(
+            tx,
+            incoming,
+            "command",
+            call.name,
+            now,
+            person_id=person.id,
+            session_id=session.id if session else None,
+        )
+        self._reply(tx, address, "command", result.text, now, session_id=session.id if session else None)
+        return _Taken(
+            Receipt("accepted", "command"),
+            has_reply=True,
+            stop_turns=result.stop_turns,
+            wake_sessions=result.wake_sessions,
+        )
+
+    def _reply(
+        self,
+        tx: Transaction,
+        address: Address,
+        kind: ReplyKind,
+        text: str,
+        now: int,
+        *,
+        session_id: SessionId | None = None,
+    ) -> None:
+        outbox.add(
+            tx, address, kind, self._delivery.render(address.account, text), now, session_id=session_id
+        )
+
+    def _follow_up(self, message: InboundMessage, taken: _Taken) -> None:
+        receipt = taken.receipt
+        self._count(message.account, receipt.outcome)
+        log.info(
+            "gateway.message_received",
+            account=message.account,
+            channel=message.channel,
+            message_id=message.message_id,
+            outcome=receipt.outcome,
+            reason=receipt.reason,
+            session_id=taken.session_id,
+            turn_id=taken.turn_id,
+        )
+        if taken.is_new_session:
+            log.info("session.created", account=message.account, session_id=taken.session_id)
+        if taken.claim is not None:
+            self._lanes.start(taken.claim)
+        elif taken.session_id is not None:
+            self._lanes.notify(taken.session_id)
+        if taken.turn_id is not None and taken.ahead:
+            self._lanes.wait_notice(taken.turn_id)
+        if taken.stop_turns:
+            self._lanes.stop(taken.stop_turns)
+        for session_id in taken.wake_sessions:
+            self._lanes.notify(session_id)
+        if taken.has_reply:
+            self._delivery.notify(message.account, message.channel)
+        elif taken.turn_id is None:
+            self._delivery.settle(message.account, message.message_id)
+
+
+def _as_incoming(message: InboundMessage) -> Incoming:
+    """The adapter's message in the store's words."""
+    return Incoming(
+        platform=message.account.partition(".")[0],
+        account=message.account,
+        channel=message.channel,
+        channel_kind=message.channel_kind,
+        message_id=message.message_id,
+        dedupe_id=f"{message.message_id}:{message.sent_at_ms}" if message.is_edit else message.message_id,
+        user_id=message.sender.user_id,
+        display_name=message.sender.display_name,
+        username=message.sender.username,
+        language=message.sender.language,
+        text=message.text,
+        sent_at=message.sent_at_ms,
+        channel_title=message.channel_title,
+        thread=message.thread,
+        attachments=[
+            {
+                "kind": attachment.kind,
+                "reference": attachment.reference,
+                "name": attachment.name,
+                "media_type": attachment.media_type,
+                "size_bytes": attachment.size_bytes,
+            }
+            for attachment in message.attachments
+        ],
+        reply_handle=message.reply_handle,
+        watermark=message.watermark,
+        origin=message.origin,
+    )

@@ -1,0 +1,209 @@
+"""Claims and runs turns: one per session at a time, in order of acceptance, bounded and fair across sessions.
+
+Owns which session runs next. A session that has had its turn goes to the end of the line when others wait. What a turn does is
+`bot/turns.py`; the truth about what waits is in the store, this only remembers whom to ask next.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+import structlog
+
+from config.names import SessionId, TurnId
+from sessions import inbox
+from sessions.database.base import Database
+from sessions.errors import StoreError
+from sessions.models import Claim
+
+log = structlog.get_logger()
+
+_STORE_RETRY_S = 1.0
+
+
+class TurnRunner(Protocol):
+    async def run(self, claim: Claim, *, may_continue: bool) -> tuple[Claim | None, bool]:
+        """Run a turn to its end. Gives the session's next claim (taken with the result, if `may_continue`) and whether the
+        session may have more turns waiting.
+        """
+
+    def stop(self, turn_id: TurnId) -> None:
+        """End a turn that is running, at once; its person asked for it."""
+
+    async def tell_wait(self, turn_id: TurnId) -> None:
+        """If the turn still waits, tell its person how many are ahead."""
+
+
+class Lanes:
+    def __init__(
+        self,
+        database: Database,
+        runner: TurnRunner,
+        *,
+        max_running: int,
+        context_messages: int,
+        notice_after_s: float,
+        now: Callable[[], int] = lambda: int(time.time() * 1000),
+    ) -> None:
+        self._database = database
+        self._runner = runner
+        self._max_running = max_running
+        self._context_messages = context_messages
+        self._notice_after_s = notice_after_s
+        self._now = now
+        self._ready: deque[SessionId] = deque()
+        self._is_ready: set[SessionId] = set()
+        self._running: dict[SessionId, asyncio.Task[None]] = {}
+        self._again: set[SessionId] = set()
+        """Sessions that were notified while they ran: they are looked at once more."""
+        self._handed: dict[SessionId, Claim] = {}
+        """Claims made with an acceptance while the session's task was at its very end."""
+        self._reserved = 0
+        self._is_draining = False
+        self._notices: set[asyncio.TimerHandle] = set()
+        self._background: set[asyncio.Task[None]] = set()
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def ready(self) -> int:
+        """Sessions waiting for a free place."""
+        return len(self._ready)
+
+    async def recover(self) -> int:
+        """Take up what the last process left. Gives the number of sessions with work."""
+        await self._database.write(inbox.recover)
+        sessions = await self._database.read(inbox.sessions_with_work)
+        for session_id in sessions:
+            self.notify(session_id)
+        return len(sessions)
+
+    def notify(self, session_id: SessionId) -> None:
+        """This session may have a turn to run."""
+        if session_id in self._running:
+            self._again.add(session_id)
+        elif session_id not in self._is_ready:
+            self._ready.append(session_id)
+            self._is_ready.add(session_id)
+            self._fill()
+
+    def reserve(self) -> bool:
+        """Hold a place for a message about to be accepted, so that its turn can be claimed in the same commit.
+
+        Only if nobody waits: a newcomer must not overtake.
+        """
+        if self._is_draining or self._ready or len(self._running) + self._reserved >= self._max_running:
+            return False
+        self._reserved += 1
+        return True
+
+    def release(self) -> None:
+        """Give a reserved place back."""
+        self._reserved -= 1
+        self._fill()
+
+    def start(self, claim: Claim) -> None:
+        """Run a turn that was claimed with its acceptance, in the place reserved for it."""
+        self._reserved -= 1
+        if claim.session_id in self._running:
+            self._handed[claim.session_id] = claim
+        elif not self._is_draining:  # else it stays as a row for the next start
+            self._spawn(claim.session_id, claim)
+
+    def stop(self, turn_ids: Sequence[TurnId]) -> None:
+        for turn_id in turn_ids:
+            self._runner.stop(turn_id)
+
+    def wait_notice(self, turn_id: TurnId) -> None:
+        """Tell the person about the wait, should it last."""
+        if self._notice_after_s <= 0 or self._is_draining:
+            return
+        loop = asyncio.get_running_loop()
+        handle: asyncio.TimerHandle
+
+        def due() -> None:
+            self._notices.discard(handle)
+            self._spawn_background(self._runner.tell_wait(turn_id))
+
+        handle = loop.call_later(self._notice_after_s, due)
+        self._notices.add(handle)
+
+    async def drain(self, timeout_s: float) -> int:
+        """Start nothing new and let what runs finish; what does not in time is cut off and stays as a row.
+
+        Gives how many turns were cut off.
+        """
+        self._is_draining = True
+        for handle in self._notices:
+            handle.cancel()
+        tasks = [*self._running.values(), *self._background]
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)
+        cut_off = [task for task in [*self._running.values(), *self._background] if not task.done()]
+        for task in cut_off:
+            task.cancel()
+        if cut_off:
+            await asyncio.wait(cut_off, timeout=5)
+        return len(cut_off)
+
+    def _fill(self) -> None:
+        while (
+            self._ready and not self._is_draining and len(self._running) + self._reserved < self._max_running
+        ):
+            session_id = self._ready.popleft()
+            self._is_ready.discard(session_id)
+            if session_id not in self._running:
+                self._spawn(session_id, None)
+
+    def _spawn(self, session_id: SessionId, claim: Claim | None) -> None:
+        task = asyncio.create_task(self._run_session(session_id, claim), name=f"lane-{session_id}")
+        self._running[session_id] = task
+        task.add_done_callback(lambda task: self._ended(session_id, task))
+
+    def _ended(self, session_id: SessionId, task: asyncio.Task[None]) -> None:
+        if self._running.get(session_id) is task:
+            del self._running[session_id]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("lanes.lane_failed", session_id=session_id, exc_info=error)
+        handed = self._handed.pop(session_id, None)
+        if handed is not None and not self._is_draining:
+            self._spawn(session_id, handed)
+        elif session_id in self._again:
+            self._again.discard(session_id)
+            self.notify(session_id)
+        self._fill()
+
+    async def _run_session(self, session_id: SessionId, claim: Claim | None) -> None:
+        while True:
+            if claim is None:
+                self._again.discard(session_id)
+                claim = await self._claim(session_id)
+                if claim is None:
+                    return
+            may_continue = not self._ready and not self._is_draining
+            claim, has_more = await self._runner.run(claim, may_continue=may_continue)
+            if claim is None:
+                if has_more and not self._is_draining:
+                    self._again.add(session_id)  # to the end of the line
+                return
+
+    async def _claim(self, session_id: SessionId) -> Claim | None:
+        while True:
+            try:
+                return await self._database.write(
+                    lambda tx: inbox.claim(
+                        tx, session_id, self._now(), context_messages=self._context_messages
+                    )
+                )
+            except StoreError as error:
+                log.error("lanes.claim_failed", session_id=session_id, reason=error.reason)
+                await asyncio.sleep(_STORE_RETRY_S)
+
+    def _spawn_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

@@ -1,0 +1,188 @@
+"""The growing answer on a person's screen, and the typing indicator before it.
+
+Owns one turn's preview: a message that is sent once the answer takes a while and then edited gently. It is never the truth: the last
+edit, made by `bot/delivery.py` from the outbox, is the whole, well-formed text. A preview that fails is simply left out.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+import structlog
+
+from adapters.base import Adapter
+from adapters.errors import DeliveryError, RateLimited, Uncertain
+from adapters.messages import Chunk, Target
+from bot.governor import Governor
+from config.names import PlatformMessageId
+from sessions import outbox
+from sessions.database.base import Database
+from sessions.errors import StoreError
+from sessions.models import Claim
+
+log = structlog.get_logger()
+
+_TYPING_EVERY_S = 4.0
+_STOP_GRACE_S = (
+    10.0  # a send under way is waited for: not knowing its outcome would mean sending the answer twice
+)
+_TRY_AGAIN_S = 0.3  # after a moment in which nothing could be shown
+
+
+class NoPreview:
+    """For accounts that are gone."""
+
+    text = ""
+
+    def feed(self, text: str) -> None: ...
+    def restart(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+class Preview:
+    def __init__(
+        self,
+        database: Database,
+        adapter: Adapter,
+        governor: Governor,
+        claim: Claim,
+        *,
+        target: Target,
+        after_s: float,
+        is_shown: bool,
+        now: Callable[[], int],
+    ) -> None:
+        self._database = database
+        self._adapter = adapter
+        self._governor = governor
+        self._claim = claim
+        self._target = target
+        self._after_s = after_s
+        self._is_shown = is_shown
+        self._now = now
+        self.text = ""
+        self._shown: Chunk | None = None
+        self._chunk_id: int | None = None
+        self._message_id: PlatformMessageId | None = None
+        self._started = time.monotonic()
+        self._edited_at = float("-inf")
+        self._sending: asyncio.Task[None] | None = None
+        self._typing_timer: asyncio.TimerHandle | None = None
+        self._showing_timer: asyncio.TimerHandle | None = None
+        self._calls: set[asyncio.Task[None]] = set()
+        self._is_stopped = False
+        if adapter.capabilities.can_type:
+            self._type()
+
+    def feed(self, text: str) -> None:
+        self.text += text
+        if self._is_shown and self._showing_timer is None and not self._is_stopped:
+            now = time.monotonic()
+            wait_s = max(
+                self._started + self._after_s - now,
+                self._edited_at + self._adapter.capabilities.preview_interval_s - now,
+                0,
+            )
+            self._showing_timer = asyncio.get_running_loop().call_later(wait_s, self._start_showing)
+
+    def restart(self) -> None:
+        self.text = ""
+
+    async def stop(self) -> None:
+        self._is_stopped = True
+        for timer in (self._typing_timer, self._showing_timer):
+            if timer is not None:
+                timer.cancel()
+        for call in self._calls:
+            call.cancel()
+        sending = self._sending
+        if sending is None or sending.done():
+            return
+        await asyncio.wait([sending], timeout=_STOP_GRACE_S)
+        if not sending.done():
+            sending.cancel()
+            await asyncio.wait([sending], timeout=1)
+
+    def _start_showing(self) -> None:
+        self._showing_timer = None
+        if self.text.strip():
+            self._sending = asyncio.create_task(self._show())
+
+    def _type(self) -> None:
+        self._typing_timer = asyncio.get_running_loop().call_later(_TYPING_EVERY_S, self._type)
+        account = self._claim.address.account
+        if self._governor.is_down(account) or self._governor.held_s(account, self._claim.address.channel) > 0:
+            return
+        call = asyncio.create_task(self._call_typing())
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+
+    async def _call_typing(self) -> None:
+        try:
+            await self._adapter.typing(self._target)
+        except RateLimited as error:
+            self._hold(error)
+        except DeliveryError as error:
+            log.debug("preview.typing_failed", account=self._claim.address.account, reason=error.reason)
+
+    async def _show(self) -> None:
+        chunks = self._adapter.render(self.text)
+        if not chunks or chunks[0] == self._shown:
+            return
+        address = self._claim.address
+        if not self._governor.try_acquire(address.account, address.channel, address.channel_kind):
+            if self._showing_timer is None and not self._is_stopped:
+                self._showing_timer = asyncio.get_running_loop().call_later(_TRY_AGAIN_S, self._start_showing)
+            return
+        chunk = chunks[0]
+        self._edited_at = time.monotonic()
+        try:
+            if self._message_id is None:
+                await self._send_first(chunk)
+            else:
+                await self._adapter.edit(self._target, self._message_id, chunk)
+            self._shown = chunk
+        except RateLimited as error:
+            self._hold(error)
+        except (DeliveryError, StoreError) as error:
+            # The final reply will tell what is wrong with the platform; a preview is not worth a second try.
+            self._is_shown = False
+            log.info("preview.given_up", account=address.account, reason=str(error))
+
+    async def _send_first(self, chunk: Chunk) -> None:
+        body = {"text": chunk.text, "markup": chunk.markup}
+        row = await self._database.write(
+            lambda tx: outbox.open_preview(tx, self._claim.address, body, self._now(), turn=self._claim)
+        )
+        if (
+            row is None
+        ):  # an earlier run of this turn left a send of unknown outcome: the final reply settles that
+            self._is_shown = False
+            return
+        self._chunk_id, known = row
+        if known is not None:
+            self._message_id = known
+            await self._adapter.edit(self._target, known, chunk)
+            return
+        chunk_id = self._chunk_id
+        try:
+            sent = await self._adapter.send(
+                self._target, chunk, outbox.chunk_key(self._claim.address.inbox_id, "answer", 0)
+            )
+        except Uncertain:
+            await self._database.write(
+                lambda tx: outbox.mark_uncertain(tx, chunk_id, 0, "preview's answer was lost")
+            )
+            raise
+        except DeliveryError as error:
+            reason = error.reason
+            await self._database.write(lambda tx: outbox.put_off(tx, chunk_id, 0, reason, counts=False))
+            raise
+        self._message_id = sent
+        with contextlib.suppress(StoreError):
+            await self._database.write(lambda tx: outbox.mark_sent(tx, chunk_id, sent, self._now()))
+
+    def _hold(self, error: RateLimited) -> None:
+        channel = None if error.scope == "account" else self._claim.address.channel
+        self._governor.hold(self._claim.address.account, channel, error.retry_after_s)

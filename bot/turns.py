@@ -1,0 +1,557 @@
+"""One turn: context → agent → steps recorded → finish.
+
+Owns the deadline, the recording of steps and tool calls, what a failure becomes, and the one transaction that ends a turn: answer,
+counters, status and the reply's chunks, fenced by the claim. Which turn runs when is `bot/lanes.py`; how a reply travels is
+`bot/delivery.py`.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final, Protocol, TypeVar
+
+import structlog
+
+from bot.agents.base import (
+    Agent,
+    AgentContext,
+    AgentError,
+    ContextAttachment,
+    ContextMessage,
+    ModelAnswer,
+    RecordedStep,
+    TextDelta,
+    ToolOutcome,
+    ToolRequest,
+    ToolSpec,
+    Usage,
+)
+from bot.agents.base import (
+    Final as FinalEvent,
+)
+from bot.catalogue import Catalogue
+from bot.tools.registry import ToolContext, ToolRegistry
+from config.names import AccountId, ChannelId, Json, SessionId, TurnId
+from config.settings import Settings
+from sessions import context, history, inbox, lifecycle, outbox
+from sessions.database.base import Database, Transaction
+from sessions.errors import StaleClaim, StoreError
+from sessions.models import Address, Claim, ErrorRecord, Message, ReplyKind, StepRecord, ToolCall, TurnStatus
+from sessions.scope import SessionOnly
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+_REFERENCE_LETTERS: Final = "23456789ABCDEFGHJKMNPQRSTVWXYZ"  # none that are read for one another
+_STORE_RETRY_S: Final = 1.0
+_STOP_GRACE_S: Final = (
+    2.0  # an agent that does not end by then is left behind; the fence refuses its late result
+)
+
+
+class Preview(Protocol):
+    """The growing answer on the person's screen."""
+
+    def feed(self, text: str) -> None:
+        """More of the answer."""
+
+    def restart(self) -> None:
+        """What comes next replaces what was shown."""
+
+    async def stop(self) -> None:
+        """Change nothing on the screen any more."""
+
+    @property
+    def text(self) -> str: ...
+
+
+class DeliveryPort(Protocol):
+    """What a turn asks of the delivery."""
+
+    def render(self, account: AccountId, text: str) -> list[Mapping[str, Json]]: ...
+    def notify(self, account: AccountId, channel: ChannelId) -> None: ...
+    def open_preview(self, claim: Claim) -> Preview: ...
+    def shows_tools(self, account: AccountId) -> bool: ...
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """How a turn ended, on its way into the store."""
+
+    status: TurnStatus
+    answer: str | None = None
+    error: ErrorRecord | None = None
+    reply: str | None = None
+    """What the person reads; None sends nothing."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """What is known of a turn while it runs."""
+
+    claim: Claim
+    preview: Preview
+    agent: Agent
+    started: float = field(default_factory=time.monotonic)
+    unsaved: ModelAnswer | None = None
+    """The latest answer, not recorded yet: if it is the last one, it is committed together with the result."""
+    next_step: int = 1
+    usage: Usage = Usage()
+    tools_used: list[str] = field(default_factory=list)
+    steps: list[RecordedStep] = field(default_factory=list)
+
+
+class Turns:
+    """Runs turns. One object serves all sessions."""
+
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        catalogue: Catalogue,
+        delivery: DeliveryPort,
+        tools: ToolRegistry,
+        agent_for: Callable[[str | None], Agent],
+        *,
+        now: Callable[[], int] = lambda: int(time.time() * 1000),
+        observe: Callable[[str, float], None] = lambda status, seconds: None,
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._catalogue = catalogue
+        self._delivery = delivery
+        self._tools = tools
+        self._agent_for = agent_for
+        self._now = now
+        self._observe = observe
+        self._working: dict[TurnId, asyncio.Task[_Outcome]] = {}
+        self._stopped: set[TurnId] = set()
+
+    def stop(self, turn_id: TurnId) -> None:
+        """End a running turn at once; a turn that is not running is not touched."""
+        task = self._working.get(turn_id)
+        if task is not None:
+            self._stopped.add(turn_id)
+            task.cancel()
+
+    async def run(self, claim: Claim, *, may_continue: bool) -> tuple[Claim | None, bool]:
+        """Run a turn to its end and store the result. Cancelled from outside, it stores nothing and stays as a row."""
+        with structlog.contextvars.bound_contextvars(
+            account=claim.address.account, session_id=claim.session_id, turn_id=claim.turn_id
+        ):
+            preview = self._delivery.open_preview(claim)
+            run = _Run(claim, preview, self._agent_for(claim.persona))
+            try:
+                outcome = await self._work(run)
+            except StaleClaim:
+                log.warning("turn.result_refused", epoch=claim.epoch)
+                return None, True
+            finally:
+                await preview.stop()
+            return await self._finish(run, outcome, may_continue=may_continue)
+
+    async def tell_wait(self, turn_id: TurnId) -> None:
+        """If the turn still waits and its person does not know, say how many are ahead."""
+
+        def tell(tx: Transaction) -> Address | None:
+            found = inbox.mark_noticed(tx, turn_id, self._now())
+            if found is None:
+                return None
+            ahead, address = found
+            if ahead < 1:
+                return None
+            text = self._catalogue.say("queued_one" if ahead == 1 else "queued_many", None, count=ahead)
+            outbox.add(
+                tx,
+                address,
+                "notice",
+                self._delivery.render(address.account, text),
+                self._now(),
+                turn_id=turn_id,
+            )
+            return address
+
+        try:
+            address = await self._database.write(tell)
+        except StoreError as error:
+            log.warning("turn.wait_not_told", turn_id=turn_id, reason=error.reason)
+            return
+        if address is not None:
+            self._delivery.notify(address.account, address.channel)
+
+    async def _work(self, run: _Run) -> _Outcome:
+        claim = run.claim
+        if claim.is_cancelled:
+            # Whoever answers through a handle (a slash command) waits for an end; others were told by /stop.
+            ended = self._say("stopped_answer", claim) if claim.address.reply_handle is not None else None
+            return _Outcome("cancelled", reply=ended)
+        if claim.attempts > self._settings.turns.max_attempts:
+            return self._failed(run, "poison", f"started {claim.attempts - 1} times without an end")
+        log.info("turn.started", attempt=claim.attempts, waited_ms=self._now() - claim.queued_at)
+        task = asyncio.create_task(self._ask_agent(run))
+        self._working[claim.turn_id] = task
+        try:
+            done, _ = await asyncio.wait([task], timeout=self._settings.turns.deadline_s)
+            if not done:
+                task.cancel()
+                await asyncio.wait([task], timeout=_STOP_GRACE_S)
+                if not task.done() or task.cancelled():
+                    return self._failed(
+                        run,
+                        "timeout",
+                        f"no answer within {self._settings.turns.deadline_s:g} s",
+                        status="timeout",
+                    )
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait([task], timeout=_STOP_GRACE_S)
+            raise
+        finally:
+            self._working.pop(claim.turn_id, None)
+        return self._read_outcome(run, task)
+
+    def _read_outcome(self, run: _Run, task: "asyncio.Task[_Outcome]") -> _Outcome:
+        was_stopped = run.claim.turn_id in self._stopped
+        self._stopped.discard(run.claim.turn_id)
+        if task.cancelled():
+            if not was_stopped:
+                return self._failed(run, "fault", "the agent cancelled itself")
+            begun = run.preview.text
+            mark = self._say("stopped_answer", run.claim)
+            shown = f"{begun}\n\n{mark}" if begun else None
+            if shown is None and run.claim.address.reply_handle is not None:
+                shown = mark
+            return _Outcome("cancelled", answer=begun or None, reply=shown)
+        error = task.exception()
+        match error:
+            case None:
+                return task.result()
+            case StaleClaim():
+                raise error
+            case AgentError():
+                status: TurnStatus = "timeout" if error.kind == "timeout" else "failed"
+                return self._failed(run, error.kind, error.detail, status=status, cause=error)
+            case Exception():
+                return self._failed(run, "fault", f"{type(error).__name__}: {error}", cause=error)
+            case _:
+                raise error
+
+    async def _ask_agent(self, run: _Run) -> _Outcome:
+        claim = run.claim
+        run.steps = [_read_step(step) for step in claim.steps]
+        run.next_step = len(run.steps) + 1
+        for step in run.steps:
+            if isinstance(step, ModelAnswer):
+                run.usage = _add(run.usage, step.usage)
+            else:
+                run.tools_used.append(step.name)
+        toolbox = _TurnTools(self, run)
+        async for event in run.agent.run(self._context(run), toolbox):
+            match event:
+                case TextDelta():
+                    run.preview.feed(event.text)
+                case ModelAnswer():
+                    await self.save_answer(run)
+                    run.unsaved = event
+                    run.steps.append(event)
+                    run.usage = _add(run.usage, event.usage)
+                    if event.tool_requests:
+                        await self.save_answer(run)
+                        run.preview.restart()
+                case FinalEvent():
+                    return _Outcome("completed", answer=event.text, reply=self._with_tools(run, event.text))
+        raise AgentError("bad_answer", "the agent ended without an answer")
+
+    async def save_answer(self, run: _Run) -> None:
+        """Make the latest answer durable, if it is not yet."""
+        if run.unsaved is None:
+            return
+        answer, run.unsaved = run.unsaved, None
+        await self._record(run, _answer_step(run.next_step, answer))
+
+    async def save_tool_result(self, run: _Run, outcome: ToolOutcome, call: ToolCall) -> None:
+        """Make a tool's result durable before anybody goes on with it."""
+        payload = {
+            "call_id": outcome.call_id,
+            "name": outcome.name,
+            "content": outcome.content,
+            "is_error": outcome.is_error,
+        }
+        run.steps.append(outcome)
+        run.tools_used.append(outcome.name)
+        await self._record(run, StepRecord(run.next_step, "tool_result", payload), call)
+
+    async def _record(self, run: _Run, step: StepRecord, call: ToolCall | None = None) -> None:
+        run.next_step += 1
+        await self._durably(lambda tx: inbox.record_step(tx, run.claim, step, self._now(), tool_call=call))
+
+    async def _durably(self, work: Callable[[Transaction], T]) -> T:
+        """Write, waiting for as long as the store cannot: what was got is not thrown away for a full disk."""
+        while True:
+            try:
+                return await self._database.write(work)
+            except StoreError as error:
+                log.error("turn.store_waited", reason=error.reason, hint=error.hint)
+                await asyncio.sleep(_STORE_RETRY_S)
+
+    async def _finish(self, run: _Run, outcome: _Outcome, *, may_continue: bool) -> tuple[Claim | None, bool]:
+        claim = run.claim
+        address = claim.address
+        kind: ReplyKind = "error" if outcome.error is not None else "answer"
+        chunks = self._delivery.render(address.account, outcome.reply) if outcome.reply else []
+        duration = time.monotonic() - run.started
+
+        def store(tx: Transaction) -> tuple[Claim | None, bool]:
+            now = self._now()
+            if run.unsaved is not None:
+                inbox.record_step(tx, claim, _answer_step(run.next_step, run.unsaved), now)
+            inbox.finish(
+                tx,
+                claim,
+                outcome.status,
+                now,
+                answer=outcome.answer,
+                agent=run.agent.name,
+                input_tokens=run.usage.input_tokens,
+                output_tokens=run.usage.output_tokens,
+                error=outcome.error,
+                metadata={"tools_used": run.tools_used, "processing_ms": round(duration * 1000)},
+            )
+            outbox.add(tx, address, kind, chunks, now, turn_id=claim.turn_id, session_id=claim.session_id)
+            if may_continue:
+                following = inbox.claim(
+                    tx, claim.session_id, now, context_messages=self._settings.agent.context_messages
+                )
+                return following, False
+            return None, inbox.waiting(tx, claim.session_id) > 0
+
+        try:
+            following, has_more = await self._durably(store)
+        except StaleClaim:
+            log.warning("turn.result_refused", epoch=claim.epoch)
+            return None, True
+        self._delivery.notify(address.account, address.channel)
+        self._observe(outcome.status, duration)
+        log.info(
+            f"turn.{outcome.status}",
+            duration_s=round(duration, 3),
+            input_tokens=run.usage.input_tokens,
+            output_tokens=run.usage.output_tokens,
+            tool_calls=len(run.tools_used),
+            outcome=outcome.status,
+            error_kind=outcome.error.kind if outcome.error else None,
+            ref=outcome.error.ref if outcome.error else None,
+        )
+        return following, has_more
+
+    def _failed(
+        self,
+        run: _Run,
+        kind: str,
+        detail: str,
+        *,
+        status: TurnStatus = "failed",
+        cause: BaseException | None = None,
+    ) -> _Outcome:
+        reference = "".join(secrets.choice(_REFERENCE_LETTERS) for _ in range(6))
+        name = f"failed_{kind}"
+        text = self._say(name if self._catalogue.has(name) else "failed", run.claim, ref=reference)
+        log.warning(
+            "turn.agent_failed",
+            kind=kind,
+            ref=reference,
+            detail=detail,
+            exc_info=cause if kind == "fault" else None,
+        )
+        chain = []
+        while cause is not None:
+            chain.append(f"{type(cause).__name__}: {cause}")
+            cause = cause.__cause__
+        return _Outcome(
+            status,
+            error=ErrorRecord(reference, kind, detail[:2000], " ← ".join(chain)[:4000] or None),
+            reply=text,
+        )
+
+    def _with_tools(self, run: _Run, text: str) -> str:
+        if not run.tools_used or not self._delivery.shows_tools(run.claim.address.account):
+            return text
+        names = ", ".join(dict.fromkeys(run.tools_used))
+        return f"{text}\n\n[{names} · {round((time.monotonic() - run.started) * 1000)} ms]"
+
+    def _say(self, name: str, claim: Claim, /, **values: object) -> str:
+        return self._catalogue.say(name, claim.language, **values)
+
+    def _context(self, run: _Run) -> AgentContext:
+        claim = run.claim
+        persona = self._settings.personas.get(claim.persona) if claim.persona else None
+        return AgentContext(
+            turn_id=claim.turn_id,
+            session_id=claim.session_id,
+            instructions=(persona and persona.instructions) or self._settings.agent.instructions,
+            messages=[
+                _context_message(message, is_shared=claim.is_shared)
+                for message in context.fit(claim.messages, self._settings.agent.context_tokens)
+            ],
+            steps=tuple(run.steps),
+            person_name=claim.person_name,
+            language=self._catalogue.language(claim.language),
+            now=datetime.fromtimestamp(self._now() / 1000, UTC),
+            model=persona.model if persona else None,
+            temperature=persona.temperature if persona else None,
+        )
+
+    def tool_specs(self, persona: str | None) -> Sequence[ToolSpec]:
+        """The tools that a persona's agent may use."""
+        own = self._settings.personas.get(persona) if persona else None
+        allowed = own.tools if own and own.tools is not None else self._settings.agent.tools
+        return [spec for spec in self._tools.specs() if spec.name in allowed]
+
+    async def run_tool(self, run: _Run, request: ToolRequest, number: int) -> tuple[ToolOutcome, ToolCall]:
+        """Run a tool for a turn; whatever it does, there is an outcome."""
+        started_at, started = self._now(), time.monotonic()
+        at = ToolContext(
+            idempotency_key=f"{run.claim.turn_id}:{request.call_id}",
+            now=datetime.fromtimestamp(started_at / 1000, UTC),
+            memory=_OwnMemory(self._database, run.claim.session_id, self._now),
+            language=self._catalogue.language(run.claim.language),
+        )
+        result = await self._tools.run(request.name, request.arguments, at)
+        outcome = ToolOutcome(request.call_id, request.name, result.content, result.is_error)
+        call = ToolCall(
+            step=number,
+            call_id=request.call_id,
+            name=request.name,
+            arguments=request.arguments,
+            result=result.content,
+            is_error=result.is_error,
+            cause=result.cause,
+            started_at=started_at,
+            duration_ms=round((time.monotonic() - started) * 1000),
+        )
+        log.info(
+            "tool.failed" if result.is_error else "tool.completed",
+            tool=request.name,
+            duration_ms=call.duration_ms,
+        )
+        return outcome, call
+
+
+class _TurnTools:
+    """The `Toolbox` of one turn: records every result, and gives recorded ones again after a crash."""
+
+    def __init__(self, turns: Turns, run: _Run) -> None:
+        self._turns = turns
+        self._run = run
+        self._recorded = {step.call_id: step for step in run.steps if isinstance(step, ToolOutcome)}
+        self.specs = turns.tool_specs(run.claim.persona)
+
+    async def call(self, request: ToolRequest) -> ToolOutcome:
+        known = self._recorded.get(request.call_id)
+        if known is not None:
+            return known
+        await self._turns.save_answer(self._run)
+        if request.name not in {spec.name for spec in self.specs}:
+            outcome = ToolOutcome(
+                request.call_id, request.name, f"There is no tool called {request.name}.", is_error=True
+            )
+            call = ToolCall(
+                self._run.next_step,
+                request.call_id,
+                request.name,
+                request.arguments,
+                outcome.content,
+                is_error=True,
+                cause=None,
+                started_at=self._turns._now(),
+                duration_ms=0,
+            )
+        else:
+            outcome, call = await self._turns.run_tool(self._run, request, self._run.next_step)
+        await self._turns.save_tool_result(self._run, outcome, call)
+        self._recorded[request.call_id] = outcome
+        return outcome
+
+
+class _OwnMemory:
+    """What tools may reach: the running turn's own session."""
+
+    def __init__(self, database: Database, session_id: SessionId, now: Callable[[], int]) -> None:
+        self._database = database
+        self._session_id = session_id
+        self._scope = SessionOnly(session_id)
+        self._now = now
+
+    async def remember(self, name: str, value: Json) -> None:
+        await self._database.write(
+            lambda tx: lifecycle.set_variable(tx, self._session_id, name, value, self._now())
+        )
+
+    async def recall(self, name: str | None = None) -> Mapping[str, Json]:
+        return await self._database.read(
+            lambda tx: lifecycle.variables(tx, self._session_id, self._scope, name)
+        )
+
+    async def search(self, words: str, limit: int = 5) -> Sequence[tuple[str, str, datetime]]:
+        found = await self._database.read(
+            lambda tx: history.search(tx, self._session_id, self._scope, words, limit)
+        )
+        return [
+            (message.role, message.content, datetime.fromtimestamp(message.created_at / 1000, UTC))
+            for message in found
+        ]
+
+
+def _context_message(message: Message, *, is_shared: bool) -> ContextMessage:
+    return ContextMessage(
+        role=message.role,
+        content=message.content,
+        name=message.author if is_shared and message.role == "user" else None,
+        attachments=tuple(
+            ContextAttachment(
+                attachment["kind"],
+                attachment.get("name"),
+                attachment.get("media_type"),
+                attachment.get("size_bytes"),
+            )
+            for attachment in message.attachments
+        ),
+    )
+
+
+def _answer_step(number: int, answer: ModelAnswer) -> StepRecord:
+    return StepRecord(
+        number,
+        "answer",
+        {
+            "text": answer.text,
+            "tool_requests": [
+                {"call_id": request.call_id, "name": request.name, "arguments": dict(request.arguments)}
+                for request in answer.tool_requests
+            ],
+            "usage": [answer.usage.input_tokens, answer.usage.output_tokens],
+            "model": answer.model,
+        },
+    )
+
+
+def _read_step(step: StepRecord) -> RecordedStep:
+    payload = step.payload
+    if step.kind == "tool_result":
+        return ToolOutcome(payload["call_id"], payload["name"], payload["content"], payload["is_error"])
+    return ModelAnswer(
+        payload["text"],
+        tuple(
+            ToolRequest(request["call_id"], request["name"], request["arguments"])
+            for request in payload["tool_requests"]
+        ),
+        Usage(*payload["usage"]),
+        payload["model"],
+    )
+
+
+def _add(one: Usage, other: Usage) -> Usage:
+    return Usage(one.input_tokens + other.input_tokens, one.output_tokens + other.output_tokens)

@@ -1,0 +1,53 @@
+"""What can go wrong in the store and with sessions.
+
+SessionError
+├── SessionNotFound       no such session within the caller's scope
+├── SessionClosed         the session's status does not allow this
+├── IllegalTransition     the lifecycle table has no such step
+├── StaleClaim            the turn was claimed anew (or cancelled) meanwhile: this result must not be stored
+└── StoreError
+    ├── StoreUnavailable  nothing can be stored now (disk full, locked, connection lost); may heal
+    ├── StoreCorrupt      the file is damaged or not ours; needs the operator
+    └── SchemaTooNew      the database was written by a newer Palaver
+"""
+
+
+class SessionError(Exception):
+    """Something about sessions or their store."""
+
+
+class SessionNotFound(SessionError):
+    """No such session within this scope."""
+
+
+class SessionClosed(SessionError):
+    """The session's status does not allow this."""
+
+
+class IllegalTransition(SessionError):
+    """The lifecycle table has no such step."""
+
+
+class StaleClaim(SessionError):
+    """The turn was claimed anew or cancelled meanwhile; nothing was stored."""
+
+
+class StoreError(SessionError):
+    """The store cannot do what was asked. `hint` is one sentence on what to do."""
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+
+
+class StoreUnavailable(StoreError):
+    """Nothing can be stored now; this may heal by itself."""
+
+
+class StoreCorrupt(StoreError):
+    """The database file is damaged, or is not Palaver's."""
+
+
+class SchemaTooNew(StoreError):
+    """The database was written by a newer version."""

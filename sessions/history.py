@@ -1,0 +1,126 @@
+"""Reading what was said and what happened: pages of a conversation, words in it, and the story of one message.
+
+Owns the reads; every one takes a `Scope`. Writing belongs to `inbox.py` and `outbox.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from config.names import SessionId
+from sessions.database.base import Row, Transaction
+from sessions.inbox import read_message
+from sessions.models import Message
+from sessions.scope import Scope, condition
+
+_COLUMNS = "m.session_id, m.position, m.part, m.role, m.content, m.author, m.created_at, m.turn_id, m.attachments, m.metadata"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    messages: Sequence[Message]
+    """Oldest first."""
+    number: int
+    """1 is the newest page."""
+    total: int
+    """Messages under the key."""
+
+
+def page(tx: Transaction, key: str, scope: Scope, *, number: int = 1, size: int = 10) -> Page:
+    """One page of all that was said under a session key, ended sessions included, counted from the newest."""
+    where, parameters = condition(scope)
+    total = tx.row(
+        f"SELECT COUNT(*) AS n FROM messages m JOIN sessions s ON s.id = m.session_id WHERE s.key = :key AND {where}",
+        {"key": key, **parameters},
+    )
+    rows = tx.rows(
+        f"SELECT {_COLUMNS} FROM messages m JOIN sessions s ON s.id = m.session_id WHERE s.key = :key AND {where}"
+        " ORDER BY s.created_at DESC, s.id DESC, m.position DESC, m.part DESC LIMIT :size OFFSET :offset",
+        {"key": key, "size": size, "offset": (number - 1) * size, **parameters},
+    )
+    return Page([read_message(row) for row in reversed(rows)], number, int(total["n"]) if total else 0)
+
+
+def search(tx: Transaction, session_id: SessionId, scope: Scope, words: str, limit: int = 5) -> list[Message]:
+    """Messages of one session that hold all the words, newest first; upper and lower case of ASCII are the same."""
+    where, parameters = condition(scope)
+    wanted = {f"word_{number}": _pattern(word) for number, word in enumerate(words.split()[:10])}
+    if not wanted:
+        return []
+    matches = " AND ".join(f"LOWER(m.content) LIKE :{name} ESCAPE '!'" for name in wanted)
+    rows = tx.rows(
+        f"SELECT {_COLUMNS} FROM messages m JOIN sessions s ON s.id = m.session_id"
+        f" WHERE m.session_id = :id AND {where} AND {matches} ORDER BY m.position DESC, m.part DESC LIMIT :limit",
+        {"id": session_id, "limit": limit, **parameters, **wanted},
+    )
+    return [read_message(row) for row in rows]
+
+
+def _pattern(word: str) -> str:
+    escaped = word.lower().replace("!", "!!").replace("%", "!%").replace("_", "!_")
+    return f"%{escaped}%"
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """All that is known of one message: the rows as they are, for `palaver why`."""
+
+    inbox: Row
+    person: Row | None
+    session: Row | None
+    turn: Row | None
+    tool_calls: Sequence[Row]
+    errors: Sequence[Row]
+    chunks: Sequence[Row]
+    ahead: int
+
+
+def trace(tx: Transaction, inbox: Row) -> Trace:
+    """The story of a message, by its row of the inbox. For operators."""
+    by_turn = {"id": inbox["turn_id"]}
+    turn = tx.row("SELECT * FROM turns WHERE id = :id", by_turn)
+    session = tx.row("SELECT * FROM sessions WHERE id = :id", {"id": inbox["session_id"]})
+    ahead = (
+        tx.row(
+            "SELECT COUNT(*) AS n FROM turns WHERE session_id = :session AND position < :position"
+            " AND (finished_at IS NULL OR finished_at > :queued)",
+            {"session": turn["session_id"], "position": turn["position"], "queued": turn["queued_at"]},
+        )
+        if turn
+        else None
+    )
+    person = tx.row(
+        "SELECT p.id, p.display_name, p.role, i.platform_user_id FROM persons p LEFT JOIN identities i ON i.person_id = p.id"
+        " AND i.platform = :platform WHERE p.id = :id",
+        {"id": inbox["person_id"], "platform": inbox["account"].partition(".")[0]},
+    )
+    return Trace(
+        inbox=inbox,
+        person=person,
+        session=session,
+        turn=turn,
+        tool_calls=tx.rows("SELECT * FROM tool_calls WHERE turn_id = :id ORDER BY id", by_turn),
+        errors=tx.rows("SELECT * FROM errors WHERE turn_id = :id ORDER BY created_at", by_turn),
+        chunks=tx.rows("SELECT * FROM outbox WHERE inbox_id = :id ORDER BY id", {"id": inbox["id"]}),
+        ahead=int(ahead["n"]) if ahead else 0,
+    )
+
+
+def find_inbox(tx: Transaction, words: Sequence[str]) -> list[Row]:
+    """Rows of the inbox that an operator means: by (account, channel, message id), by message id, by a reference or a turn's id.
+
+    Gives at most 20, newest first. `words` are what was typed after `palaver why`.
+    """
+    if len(words) == 3:
+        account, channel, message = words
+        return tx.rows(
+            "SELECT * FROM inbox WHERE account = :account AND channel = :channel"
+            " AND (message_id = :message OR message_id LIKE :edits) ORDER BY id DESC LIMIT 20",
+            {"account": account, "channel": channel, "message": message, "edits": f"{message}:%"},
+        )
+    word = words[0].strip()
+    return tx.rows(
+        "SELECT * FROM inbox WHERE message_id = :word OR turn_id = :word"
+        " OR turn_id IN (SELECT turn_id FROM errors WHERE ref = :ref)"
+        " OR id IN (SELECT inbox_id FROM outbox WHERE platform_message_id = :word) ORDER BY id DESC LIMIT 20",
+        {"word": word, "ref": word.upper().removeprefix("REF ").strip("()")},
+    )

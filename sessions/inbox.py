@@ -1,0 +1,539 @@
+"""Messages that arrived and the turns they queued: accept once, claim, record steps, finish (fenced), recover.
+
+Owns the inbox, turns and steps tables. A session's lane is its unfinished turns in order of position, and at most one of them is
+running. Start-up recovery is `recover`, one statement; there is no other recovery code. Who may talk is `bot/policy.py`,
+running turns is `bot/lanes.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import orjson
+
+from config.names import AccountId, ChannelId, Json, PersonId, SessionId, TurnId
+from sessions.database.base import Row, Transaction
+from sessions.errors import StaleClaim
+from sessions.models import (
+    Address,
+    Claim,
+    ErrorRecord,
+    Incoming,
+    Message,
+    Person,
+    Session,
+    StepRecord,
+    ToolCall,
+    TurnStatus,
+    new_id,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedTurn:
+    """What `accept` made of a message."""
+
+    turn_id: TurnId
+    session_id: SessionId
+    inbox_id: int
+    ahead: int
+    """Unfinished turns of the session before this one."""
+
+
+def is_known(tx: Transaction, message: Incoming) -> bool:
+    """True if this very message (or edit) was taken in before, whatever became of it."""
+    return (
+        tx.row(
+            "SELECT 1 AS x FROM inbox WHERE account = :account AND channel = :channel AND message_id = :id",
+            {"account": message.account, "channel": message.channel, "id": message.dedupe_id},
+        )
+        is not None
+    )
+
+
+def record(
+    tx: Transaction,
+    message: Incoming,
+    outcome: Literal["accepted", "command", "declined"],
+    reason: str,
+    now: int,
+    *,
+    person_id: PersonId | None,
+    session_id: SessionId | None = None,
+    turn_id: TurnId | None = None,
+) -> Address:
+    """Write down that a message came and what was decided. The unique key refuses a second one."""
+    row = tx.row(
+        "INSERT INTO inbox (account, channel, message_id, channel_kind, thread, person_id, reply_handle, sent_at, received_at,"
+        " outcome, reason, session_id, turn_id) VALUES (:account, :channel, :message, :kind, :thread, :person, :handle, :sent,"
+        " :now, :outcome, :reason, :session, :turn) RETURNING id",
+        {
+            "account": message.account,
+            "channel": message.channel,
+            "message": message.dedupe_id,
+            "kind": message.channel_kind,
+            "thread": message.thread,
+            "person": person_id,
+            "handle": _dump(message.reply_handle) if message.reply_handle is not None else None,
+            "sent": message.sent_at,
+            "now": now,
+            "outcome": outcome,
+            "reason": reason,
+            "session": session_id,
+            "turn": turn_id,
+        },
+    )
+    assert row is not None
+    return Address(
+        account=message.account,
+        channel=message.channel,
+        channel_kind=message.channel_kind,
+        thread=message.thread,
+        reply_to=message.message_id,
+        reply_handle=message.reply_handle,
+        inbox_id=row["id"],
+    )
+
+
+def hear(tx: Transaction, message: Incoming, now: int) -> None:
+    """Keep the channel's row and, in the same commit as the message, how far its feed was read."""
+    tx.execute(
+        "INSERT INTO channels (account, channel, kind, title, watermark, last_heard_at)"
+        " VALUES (:account, :channel, :kind, :title, :watermark, :now)"
+        " ON CONFLICT (account, channel) DO UPDATE SET title = COALESCE(excluded.title, channels.title),"
+        " watermark = COALESCE(excluded.watermark, channels.watermark), last_heard_at = excluded.last_heard_at",
+        {
+            "account": message.account,
+            "channel": message.channel,
+            "kind": message.channel_kind,
+            "title": message.channel_title,
+            "watermark": message.watermark,
+            "now": now,
+        },
+    )
+
+
+def accept(tx: Transaction, message: Incoming, session: Session, person: Person, now: int) -> QueuedTurn:
+    """Store the message and queue its turn at the end of the session's lane."""
+    turn_id = TurnId(new_id())
+    place = tx.row(
+        "UPDATE sessions SET next_position = next_position + 1, message_count = message_count + 1, last_activity_at = :now"
+        " WHERE id = :id RETURNING next_position - 1 AS position",
+        {"now": now, "id": session.id},
+    )
+    assert place is not None
+    ahead = waiting(tx, session.id)
+    address = record(
+        tx, message, "accepted", "", now, person_id=person.id, session_id=session.id, turn_id=turn_id
+    )
+    tx.execute(
+        "INSERT INTO turns (id, session_id, position, inbox_id, status, queued_at)"
+        " VALUES (:id, :session, :position, :inbox, 'queued', :now)",
+        {
+            "id": turn_id,
+            "session": session.id,
+            "position": place["position"],
+            "inbox": address.inbox_id,
+            "now": now,
+        },
+    )
+    tx.execute(
+        "INSERT INTO messages (session_id, position, part, role, content, person_id, author, turn_id, platform_message_id,"
+        " attachments, metadata, created_at) VALUES (:session, :position, 0, 'user', :content, :person, :author, :turn,"
+        " :message, :attachments, :metadata, :now)",
+        {
+            "session": session.id,
+            "position": place["position"],
+            "content": message.text,
+            "person": person.id,
+            "author": person.display_name,
+            "turn": turn_id,
+            "message": message.message_id,
+            "attachments": _dump(list(message.attachments)),
+            "metadata": _dump({"origin": dict(message.origin)} if message.origin else {}),
+            "now": now,
+        },
+    )
+    return QueuedTurn(turn_id, session.id, address.inbox_id, ahead)
+
+
+def replace_text(tx: Transaction, message: Incoming, now: int) -> Literal["replaced", "answered", "unknown"]:
+    """Apply an edit to a message whose turn has not begun; a message already taken up keeps its words."""
+    row = tx.row(
+        "SELECT m.id, m.content, t.status FROM inbox i JOIN turns t ON t.id = i.turn_id"
+        " JOIN messages m ON m.session_id = t.session_id AND m.position = t.position AND m.part = 0"
+        " WHERE i.account = :account AND i.channel = :channel AND i.message_id = :message",
+        {"account": message.account, "channel": message.channel, "message": message.message_id},
+    )
+    if row is None:
+        return "unknown"
+    if row["status"] != "queued":
+        return "answered"
+    tx.execute(
+        "UPDATE messages SET content = :text, metadata = :metadata WHERE id = :id",
+        {"text": message.text, "metadata": _dump({"edited_at": now}), "id": row["id"]},
+    )
+    return "replaced"
+
+
+def waiting(tx: Transaction, session_id: SessionId) -> int:
+    """Unfinished turns of a session."""
+    row = tx.row(
+        "SELECT COUNT(*) AS n FROM turns WHERE session_id = :id AND status IN ('queued', 'running')",
+        {"id": session_id},
+    )
+    return int(row["n"]) if row else 0
+
+
+def sessions_with_work(tx: Transaction) -> list[SessionId]:
+    """Sessions that have queued turns, the longest waiting first."""
+    return [
+        row["session_id"]
+        for row in tx.rows(
+            "SELECT session_id, MIN(queued_at) AS since FROM turns WHERE status = 'queued' GROUP BY session_id ORDER BY since"
+        )
+    ]
+
+
+def recover(tx: Transaction) -> int:
+    """Turns that ran when the last process died go back to their place. Gives how many."""
+    return tx.execute("UPDATE turns SET status = 'queued' WHERE status = 'running'")
+
+
+def claim(tx: Transaction, session_id: SessionId, now: int, *, context_messages: int) -> Claim | None:
+    """Take the first turn of a lane to run it; None if one is running already or nothing waits."""
+    row = tx.row(
+        "UPDATE turns SET status = 'running', epoch = epoch + 1, attempts = attempts + 1, started_at = :now WHERE id = ("
+        " SELECT t.id FROM turns t WHERE t.session_id = :session AND t.status = 'queued' AND NOT EXISTS"
+        " (SELECT 1 FROM turns r WHERE r.session_id = :session AND r.status = 'running')"
+        " ORDER BY t.position LIMIT 1) RETURNING id, position, epoch, attempts, queued_at, cancel_requested_at, inbox_id",
+        {"now": now, "session": session_id},
+    )
+    if row is None:
+        return None
+    about = tx.row(
+        "SELECT i.account, i.channel, i.channel_kind, i.thread, i.message_id, i.reply_handle, s.persona, s.scope,"
+        " s.channel AS session_channel, i.person_id, s.person_id AS owner, p.display_name, p.language"
+        " FROM inbox i JOIN sessions s ON s.id = :session LEFT JOIN persons p ON p.id = i.person_id WHERE i.id = :inbox",
+        {"session": session_id, "inbox": row["inbox_id"]},
+    )
+    assert about is not None
+    # A group that moved has a new id in its session, while the inbox keeps what came from where.
+    channel = about["session_channel"] if about["scope"] in ("channel", "member") else about["channel"]
+    steps = (
+        tx.rows(
+            "SELECT number, kind, payload FROM steps WHERE turn_id = :turn ORDER BY number",
+            {"turn": row["id"]},
+        )
+        if row["attempts"] > 1
+        else []
+    )
+    return Claim(
+        turn_id=row["id"],
+        session_id=session_id,
+        position=row["position"],
+        epoch=row["epoch"],
+        attempts=row["attempts"],
+        queued_at=row["queued_at"],
+        is_cancelled=row["cancel_requested_at"] is not None,
+        address=Address(
+            account=about["account"],
+            channel=channel,
+            channel_kind=about["channel_kind"],
+            thread=about["thread"],
+            reply_to=about["message_id"] if channel == about["channel"] else None,
+            reply_handle=orjson.loads(about["reply_handle"]) if about["reply_handle"] else None,
+            inbox_id=row["inbox_id"],
+        ),
+        persona=about["persona"],
+        person_id=about["person_id"],
+        person_name=about["display_name"],
+        language=about["language"],
+        is_shared=about["owner"] is None,
+        messages=conversation_until(tx, session_id, row["position"], context_messages),
+        steps=[StepRecord(step["number"], step["kind"], orjson.loads(step["payload"])) for step in steps],
+    )
+
+
+def conversation_until(tx: Transaction, session_id: SessionId, position: int, limit: int) -> list[Message]:
+    """The last messages up to and with a turn's own, oldest first."""
+    rows = tx.rows(
+        "SELECT session_id, position, part, role, content, author, created_at, turn_id, attachments, metadata FROM messages"
+        " WHERE session_id = :session AND (position < :position OR (position = :position AND part = 0))"
+        " ORDER BY position DESC, part DESC LIMIT :limit",
+        {"session": session_id, "position": position, "limit": limit},
+    )
+    return [read_message(row) for row in reversed(rows)]
+
+
+def record_step(
+    tx: Transaction, claim: Claim, step: StepRecord, now: int, *, tool_call: ToolCall | None = None
+) -> None:
+    """Make a model answer or a tool result durable. Raises: StaleClaim."""
+    check_claim(tx, claim)
+    tx.execute(
+        "INSERT INTO steps (turn_id, number, kind, payload, created_at) VALUES (:turn, :number, :kind, :payload, :now)"
+        " ON CONFLICT (turn_id, number) DO NOTHING",
+        {
+            "turn": claim.turn_id,
+            "number": step.number,
+            "kind": step.kind,
+            "payload": _dump(step.payload),
+            "now": now,
+        },
+    )
+    if tool_call is not None:
+        tx.execute(
+            "INSERT INTO tool_calls (turn_id, session_id, step, call_id, name, arguments, result, outcome, cause, started_at,"
+            " duration_ms) VALUES (:turn, :session, :step, :call, :name, :arguments, :result, :outcome, :cause, :started,"
+            " :duration)",
+            {
+                "turn": claim.turn_id,
+                "session": claim.session_id,
+                "step": tool_call.step,
+                "call": tool_call.call_id,
+                "name": tool_call.name,
+                "arguments": _dump(tool_call.arguments),
+                "result": tool_call.result,
+                "outcome": "error" if tool_call.is_error else "ok",
+                "cause": tool_call.cause,
+                "started": tool_call.started_at,
+                "duration": tool_call.duration_ms,
+            },
+        )
+        tx.execute(
+            "UPDATE sessions SET tool_call_count = tool_call_count + 1, error_count = error_count + :failed WHERE id = :id",
+            {"failed": int(tool_call.is_error), "id": claim.session_id},
+        )
+        tx.execute("UPDATE turns SET tool_calls = tool_calls + 1 WHERE id = :id", {"id": claim.turn_id})
+
+
+def check_claim(tx: Transaction, claim: Claim) -> None:
+    """Raises: StaleClaim when the turn is no longer this claim's."""
+    row = tx.row(
+        "SELECT 1 AS x FROM turns WHERE id = :id AND epoch = :epoch AND status = 'running'",
+        {"id": claim.turn_id, "epoch": claim.epoch},
+    )
+    if row is None:
+        raise StaleClaim(claim.turn_id)
+
+
+def finish(
+    tx: Transaction,
+    claim: Claim,
+    status: TurnStatus,
+    now: int,
+    *,
+    answer: str | None = None,
+    agent: str | None = None,
+    input_tokens: int = 0,
+    output_tokens: int = 0,
+    error: ErrorRecord | None = None,
+    metadata: Mapping[str, Json] | None = None,
+) -> None:
+    """End a turn: its status, the answer in the conversation, the session's counters, the error's record.
+
+    The caller adds the reply to the outbox in the same transaction.
+
+    Raises: StaleClaim when the turn is no longer this claim's; nothing is stored then.
+    """
+    changed = tx.execute(
+        "UPDATE turns SET status = :status, finished_at = :now, agent = :agent, input_tokens = :input, output_tokens = :output,"
+        " error_ref = :ref WHERE id = :id AND epoch = :epoch AND status = 'running'",
+        {
+            "status": status,
+            "now": now,
+            "agent": agent,
+            "input": input_tokens,
+            "output": output_tokens,
+            "ref": error.ref if error else None,
+            "id": claim.turn_id,
+            "epoch": claim.epoch,
+        },
+    )
+    if changed != 1:
+        raise StaleClaim(claim.turn_id)
+    if answer is not None:
+        tx.execute(
+            "INSERT INTO messages (session_id, position, part, role, content, turn_id, metadata, created_at)"
+            " VALUES (:session, :position, 1, 'assistant', :content, :turn, :metadata, :now)",
+            {
+                "session": claim.session_id,
+                "position": claim.position,
+                "content": answer,
+                "turn": claim.turn_id,
+                "metadata": _dump(metadata or {}),
+                "now": now,
+            },
+        )
+    if error is not None:
+        record_error(tx, error, now, turn_id=claim.turn_id, session_id=claim.session_id)
+    tx.execute(
+        "UPDATE sessions SET message_count = message_count + :messages, error_count = error_count + :errors,"
+        " input_tokens = input_tokens + :input, output_tokens = output_tokens + :output, last_activity_at = :now WHERE id = :id",
+        {
+            "messages": int(answer is not None),
+            "errors": int(error is not None),
+            "input": input_tokens,
+            "output": output_tokens,
+            "now": now,
+            "id": claim.session_id,
+        },
+    )
+
+
+def record_error(
+    tx: Transaction, error: ErrorRecord, now: int, *, turn_id: TurnId | None, session_id: SessionId | None
+) -> None:
+    """Keep what went wrong under the reference that the person was told."""
+    tx.execute(
+        "INSERT INTO errors (ref, turn_id, session_id, kind, message, cause, created_at)"
+        " VALUES (:ref, :turn, :session, :kind, :message, :cause, :now) ON CONFLICT (ref) DO NOTHING",
+        {
+            "ref": error.ref,
+            "turn": turn_id,
+            "session": session_id,
+            "kind": error.kind,
+            "message": error.message,
+            "cause": error.cause,
+            "now": now,
+        },
+    )
+
+
+def request_cancel(
+    tx: Transaction, session_ids: Sequence[SessionId], now: int, *, with_queued: bool
+) -> list[TurnId]:
+    """Ask that the running turns of these sessions (and, if told so, the waiting ones) stop. Gives the turns.
+
+    Only asks: whoever runs the turn ends it, so that what was written so far is kept.
+    """
+    statuses = "('queued', 'running')" if with_queued else "('running')"
+    stopped: list[TurnId] = []
+    for session_id in session_ids:
+        stopped += [
+            row["id"]
+            for row in tx.rows(
+                "UPDATE turns SET cancel_requested_at = :now WHERE session_id = :id AND cancel_requested_at IS NULL"
+                f" AND status IN {statuses} RETURNING id",
+                {"now": now, "id": session_id},
+            )
+        ]
+    return stopped
+
+
+def unfinished_sessions(tx: Transaction, key: str) -> list[SessionId]:
+    """Sessions under a key, ended ones too, that still have turns to run."""
+    return [
+        row["id"]
+        for row in tx.rows(
+            "SELECT s.id FROM sessions s WHERE s.key = :key AND EXISTS"
+            " (SELECT 1 FROM turns t WHERE t.session_id = s.id AND t.status IN ('queued', 'running'))",
+            {"key": key},
+        )
+    ]
+
+
+def mark_noticed(tx: Transaction, turn_id: TurnId, now: int) -> tuple[int, Address] | None:
+    """For a turn that still waits and whose person was not told yet: how many are ahead, and where to tell."""
+    row = tx.row(
+        "UPDATE turns SET noticed_at = :now WHERE id = :id AND status = 'queued' AND noticed_at IS NULL"
+        " RETURNING session_id, position, inbox_id",
+        {"now": now, "id": turn_id},
+    )
+    if row is None:
+        return None
+    ahead = tx.row(
+        "SELECT COUNT(*) AS n FROM turns WHERE session_id = :session AND position < :position"
+        " AND status IN ('queued', 'running')",
+        {"session": row["session_id"], "position": row["position"]},
+    )
+    address = address_of(tx, row["inbox_id"])
+    return (int(ahead["n"]) if ahead else 0, address) if address else None
+
+
+def address_of(tx: Transaction, inbox_id: int) -> Address | None:
+    """Where replies to an inbox row go."""
+    row = tx.row(
+        "SELECT account, channel, channel_kind, thread, message_id, reply_handle FROM inbox WHERE id = :id",
+        {"id": inbox_id},
+    )
+    if row is None:
+        return None
+    return Address(
+        row["account"],
+        row["channel"],
+        row["channel_kind"],
+        row["thread"],
+        row["message_id"],
+        orjson.loads(row["reply_handle"]) if row["reply_handle"] else None,
+        inbox_id,
+    )
+
+
+def quarantine(tx: Transaction, account: AccountId, raw: bytes, reason: str, now: int) -> int:
+    """Keep an update nobody could parse. Gives its number."""
+    row = tx.row(
+        "INSERT INTO quarantine (account, received_at, raw, reason) VALUES (:account, :now, :raw, :reason) RETURNING id",
+        {"account": account, "now": now, "raw": raw[:1_000_000], "reason": reason[:1000]},
+    )
+    assert row is not None
+    return int(row["id"])
+
+
+def cursor(tx: Transaction, account: AccountId, name: str) -> str | None:
+    """A small fact that an adapter keeps across restarts."""
+    row = tx.row(
+        "SELECT value FROM cursors WHERE account = :account AND name = :name",
+        {"account": account, "name": name},
+    )
+    return row["value"] if row else None
+
+
+def set_cursor(tx: Transaction, account: AccountId, name: str, value: str, now: int) -> None:
+    tx.execute(
+        "INSERT INTO cursors (account, name, value, updated_at) VALUES (:account, :name, :value, :now)"
+        " ON CONFLICT (account, name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at",
+        {"account": account, "name": name, "value": value, "now": now},
+    )
+
+
+def known_channels(
+    tx: Transaction, account: AccountId
+) -> list[tuple[ChannelId, Literal["direct", "group"], str | None]]:
+    """Channels the account has met: id, kind, watermark."""
+    return [
+        (row["channel"], row["kind"], row["watermark"])
+        for row in tx.rows(
+            "SELECT channel, kind, watermark FROM channels WHERE account = :account ORDER BY last_heard_at DESC",
+            {"account": account},
+        )
+    ]
+
+
+def forget_declined(tx: Transaction, before: int, batch: int = 200) -> int:
+    """Remove old rows of messages that were never for the bot. Gives how many."""
+    return tx.execute(
+        "DELETE FROM inbox WHERE id IN (SELECT id FROM inbox WHERE outcome = 'declined' AND received_at < :before LIMIT :batch)",
+        {"before": before, "batch": batch},
+    )
+
+
+def read_message(row: Row) -> Message:
+    """A row of `messages` as a record."""
+    return Message(
+        session_id=row["session_id"],
+        position=row["position"],
+        part=row["part"],
+        role=row["role"],
+        content=row["content"],
+        author=row["author"],
+        created_at=row["created_at"],
+        turn_id=row["turn_id"],
+        attachments=orjson.loads(row["attachments"]),
+        metadata=orjson.loads(row["metadata"]),
+    )
+
+
+def _dump(value: Json) -> str:
+    return orjson.dumps(value).decode()

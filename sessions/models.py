@@ -1,0 +1,206 @@
+"""What is remembered, as frozen records: sessions, turns, messages, replies and what arrives to become them.
+
+Owns shapes, the words of the vocabulary and ids. Rules about them live in the modules named after them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ulid import ULID
+
+from config.names import (
+    AccountId,
+    ChannelId,
+    Json,
+    PersonId,
+    PlatformMessageId,
+    PlatformUserId,
+    SessionId,
+    ThreadId,
+    TurnId,
+)
+
+SessionStatus = Literal["active", "paused", "ended", "archived"]
+EndReason = Literal["reset", "completed", "abandoned", "expired", "deleted"]
+SessionScope = Literal["person", "person_everywhere", "channel", "member"]
+TurnStatus = Literal["queued", "running", "completed", "failed", "timeout", "cancelled", "declined"]
+Role = Literal["user", "assistant", "system"]
+PersonRole = Literal["member", "operator", "blocked"]
+ReplyKind = Literal["answer", "command", "notice", "error"]
+ChunkState = Literal["ready", "sending", "uncertain", "sent", "skipped", "failed"]
+
+
+def new_id() -> str:
+    """A ULID: 26 characters, sorts by the millisecond it was made in."""
+    return str(ULID())
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    id: PersonId
+    display_name: str
+    role: PersonRole
+    language: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    id: SessionId
+    key: str
+    scope: SessionScope
+    platform: str
+    account: AccountId
+    channel: ChannelId
+    thread: ThreadId | None
+    person_id: PersonId | None
+    """None when the whole channel shares the session."""
+    persona: str | None
+    status: SessionStatus
+    end_reason: EndReason | None
+    title: str | None
+    description: str | None
+    current_task: str | None
+    metadata: Mapping[str, Json]
+    message_count: int
+    tool_call_count: int
+    error_count: int
+    input_tokens: int
+    output_tokens: int
+    created_at: int
+    """This and all other times: milliseconds since the epoch, UTC."""
+    last_activity_at: int
+    paused_at: int | None
+    ended_at: int | None
+    archived_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    session_id: SessionId
+    position: int
+    """Place of its turn in the lane; a conversation is read in order of (position, part)."""
+    part: int
+    role: Role
+    content: str
+    author: str | None
+    created_at: int
+    turn_id: TurnId | None = None
+    attachments: Sequence[Mapping[str, Json]] = ()
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """What the store is told of a message that arrived (the gateway makes it of the adapter's)."""
+
+    platform: str
+    account: AccountId
+    channel: ChannelId
+    channel_kind: Literal["direct", "group"]
+    message_id: PlatformMessageId
+    dedupe_id: str
+    """Unique within (account, channel); an edit has one of its own."""
+    user_id: PlatformUserId
+    display_name: str
+    username: str | None
+    language: str | None
+    text: str
+    sent_at: int
+    channel_title: str | None = None
+    thread: ThreadId | None = None
+    attachments: Sequence[Mapping[str, Json]] = ()
+    reply_handle: Mapping[str, Json] | None = None
+    watermark: str | None = None
+    origin: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the replies to one message go."""
+
+    account: AccountId
+    channel: ChannelId
+    channel_kind: Literal["direct", "group"]
+    thread: ThreadId | None
+    reply_to: PlatformMessageId | None
+    reply_handle: Mapping[str, Json] | None
+    inbox_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """A recorded model answer or tool result, as JSON the turn knows how to read."""
+
+    number: int
+    kind: Literal["answer", "tool_result"]
+    payload: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A turn taken to be run. Whoever holds it may store a result only while `epoch` is the turn's current one."""
+
+    turn_id: TurnId
+    session_id: SessionId
+    position: int
+    epoch: int
+    attempts: int
+    queued_at: int
+    is_cancelled: bool
+    """A stop was asked for before it began."""
+    address: Address
+    persona: str | None
+    person_id: PersonId | None
+    person_name: str | None
+    language: str | None
+    is_shared: bool
+    messages: Sequence[Message]
+    """The end of the conversation, oldest first; the last is the message to answer."""
+    steps: Sequence[StepRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool call as it is recorded."""
+
+    step: int
+    call_id: str
+    name: str
+    arguments: Mapping[str, Json]
+    result: str
+    is_error: bool
+    cause: str | None
+    started_at: int
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRecord:
+    """What went wrong: `ref` is what the person is told, `cause` is for the operator."""
+
+    ref: str
+    kind: str
+    message: str
+    cause: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingChunk:
+    """A row of the outbox as the sender needs it."""
+
+    id: int
+    key: str
+    address: Address
+    kind: ReplyKind
+    part: int
+    body: Mapping[str, Json]
+    is_final: bool
+    state: ChunkState
+    attempts: int
+    not_before: int
+    platform_message_id: PlatformMessageId | None
+    repeats: int
+    turn_id: TurnId | None
+    session_id: SessionId | None
+    created_at: int

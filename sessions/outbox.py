@@ -1,0 +1,293 @@
+"""Replies waiting to be sent, chunk by chunk, and the holds a platform put on us.
+
+Owns the outbox and holds tables and the states of a chunk:
+
+    ready ──begin──> sending ──────────────> sent
+      ^                 │ (we died, or the answer was lost)
+      │                 └──> uncertain ──> sent | skipped
+      └── put off (wait told by the platform) ; given up ──> failed
+
+When to send, how fast and what an error means belong to `bot/delivery.py` and `bot/governor.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import orjson
+
+from config.names import AccountId, ChannelId, Json, PlatformMessageId, SessionId, TurnId
+from sessions.database.base import Row, Transaction
+from sessions.inbox import check_claim
+from sessions.models import Address, Claim, OutgoingChunk, ReplyKind
+
+_WAITING = "('ready', 'sending', 'uncertain')"
+_COLUMNS = (
+    "id, key, account, channel, channel_kind, thread, reply_to, reply_handle, inbox_id, turn_id, session_id, kind, part, body,"
+    " is_final, state, attempts, not_before, platform_message_id, repeats, created_at"
+)
+
+
+def add(
+    tx: Transaction,
+    address: Address,
+    kind: ReplyKind,
+    chunks: Sequence[Mapping[str, Json]],
+    now: int,
+    *,
+    turn_id: TurnId | None = None,
+    session_id: SessionId | None = None,
+    first_part: int = 0,
+    is_final: bool = True,
+) -> None:
+    """Queue a reply's chunks (JSON of `adapters.messages.Chunk`).
+
+    A chunk whose part exists already, because its preview is on the person's screen, is filled with the final text and will be
+    sent as an edit of it.
+    """
+    for part, body in enumerate(chunks, start=first_part):
+        tx.execute(
+            "INSERT INTO outbox (key, account, channel, channel_kind, thread, reply_to, reply_handle, inbox_id, turn_id,"
+            " session_id, kind, part, body, is_final, state, created_at) VALUES (:key, :account, :channel, :channel_kind,"
+            " :thread, :reply_to, :handle, :inbox, :turn, :session, :kind, :part, :body, :final, 'ready', :now)"
+            " ON CONFLICT (key) DO UPDATE SET body = excluded.body, is_final = excluded.is_final, kind = excluded.kind,"
+            " state = CASE WHEN outbox.state IN ('sending', 'uncertain') THEN outbox.state ELSE 'ready' END,"
+            " attempts = 0, created_at = excluded.created_at",
+            {
+                "key": chunk_key(address.inbox_id, kind, part),
+                "account": address.account,
+                "channel": address.channel,
+                "channel_kind": address.channel_kind,
+                "thread": address.thread,
+                # Only the first message of a reply refers to the question; the others follow it.
+                "reply_to": address.reply_to if part == 0 else None,
+                "handle": orjson.dumps(address.reply_handle).decode()
+                if address.reply_handle is not None
+                else None,
+                "inbox": address.inbox_id,
+                "turn": turn_id,
+                "session": session_id,
+                "kind": kind,
+                "part": part,
+                "body": orjson.dumps(body).decode(),
+                "final": int(is_final),
+                "now": now,
+            },
+        )
+
+
+def open_preview(
+    tx: Transaction, address: Address, body: Mapping[str, Json], now: int, *, turn: Claim
+) -> tuple[int, PlatformMessageId | None] | None:
+    """Prepare the first chunk of an answer to be shown while it grows: its row's id, and its message if it has one already.
+
+    None when an earlier run of the turn left a send of unknown outcome. Raises: StaleClaim.
+    """
+    check_claim(tx, turn)
+    key = chunk_key(address.inbox_id, "answer", 0)
+    row = tx.row("SELECT id, state, platform_message_id FROM outbox WHERE key = :key", {"key": key})
+    if row is None:
+        add(
+            tx,
+            address,
+            "answer",
+            [body],
+            now,
+            turn_id=turn.turn_id,
+            session_id=turn.session_id,
+            is_final=False,
+        )
+        row = tx.row("SELECT id, state, platform_message_id FROM outbox WHERE key = :key", {"key": key})
+        assert row is not None
+    if row["platform_message_id"] is None and row["state"] in ("sending", "uncertain"):
+        return None
+    if row["platform_message_id"] is None:
+        begin(tx, row["id"])
+    return row["id"], row["platform_message_id"]
+
+
+def sent_since(
+    tx: Transaction, account: AccountId, since: int
+) -> list[tuple[ChannelId, Literal["direct", "group"], int]]:
+    """What was sent since then: channel, kind, time; oldest first."""
+    return [
+        (row["channel"], row["channel_kind"], row["sent_at"])
+        for row in tx.rows(
+            "SELECT channel, channel_kind, sent_at FROM outbox WHERE account = :account AND state = 'sent'"
+            " AND sent_at > :since ORDER BY sent_at",
+            {"account": account, "since": since},
+        )
+    ]
+
+
+def chunk_key(inbox_id: int, kind: ReplyKind, part: int) -> str:
+    """The idempotency key of a chunk: the same for every try, at most 25 characters.
+
+    An answer and the error that takes its place share their keys, so that the error replaces a preview.
+    """
+    letter = {"answer": "a", "error": "a", "command": "c", "notice": "n"}[kind]
+    return f"{inbox_id}-{letter}-{part}"
+
+
+def waiting(tx: Transaction, account: AccountId, channel: ChannelId, limit: int = 20) -> list[OutgoingChunk]:
+    """The next chunks of a channel in the order they must go out. Previews of unfinished answers are not among them."""
+    return [
+        read_chunk(row)
+        for row in tx.rows(
+            f"SELECT {_COLUMNS} FROM outbox WHERE account = :account AND channel = :channel AND state IN {_WAITING}"
+            " AND is_final = 1 ORDER BY id LIMIT :limit",
+            {"account": account, "channel": channel, "limit": limit},
+        )
+    ]
+
+
+def channels_waiting(tx: Transaction, account: AccountId) -> list[ChannelId]:
+    """Channels of an account that have something to be sent, the longest waiting first."""
+    return [
+        row["channel"]
+        for row in tx.rows(
+            f"SELECT channel, MIN(id) AS first FROM outbox WHERE account = :account AND state IN {_WAITING} AND is_final = 1"
+            " GROUP BY channel ORDER BY first",
+            {"account": account},
+        )
+    ]
+
+
+def recover(tx: Transaction) -> int:
+    """Sends under way when the last process died may or may not have gone out. Gives how many."""
+    return tx.execute("UPDATE outbox SET state = 'uncertain' WHERE state = 'sending'")
+
+
+def begin(tx: Transaction, chunk_id: int) -> None:
+    """Say, before the request goes out, that it may go out."""
+    tx.execute("UPDATE outbox SET state = 'sending' WHERE id = :id", {"id": chunk_id})
+
+
+def mark_sent(
+    tx: Transaction,
+    chunk_id: int,
+    message_id: PlatformMessageId | None,
+    now: int,
+    *,
+    body: Mapping[str, Json] | None = None,
+    waited_ms: int = 0,
+    was_repeat: bool = False,
+) -> bool:
+    """The platform has it. With `body`, only if that is still what the chunk should say (a preview may have grown since).
+
+    Gives whether the chunk is done.
+    """
+    row = tx.row(
+        "UPDATE outbox SET platform_message_id = COALESCE(:message, platform_message_id), sent_at = :now, error = NULL,"
+        " waited_ms = waited_ms + :waited, repeats = repeats + :repeat,"
+        " state = CASE WHEN :body IS NULL OR body = :body THEN 'sent' ELSE 'ready' END WHERE id = :id RETURNING state",
+        {
+            "message": message_id,
+            "now": now,
+            "waited": waited_ms,
+            "repeat": int(was_repeat),
+            "body": orjson.dumps(body).decode() if body is not None else None,
+            "id": chunk_id,
+        },
+    )
+    return row is not None and row["state"] == "sent"
+
+
+def put_off(
+    tx: Transaction, chunk_id: int, until: int, error: str, *, waited_ms: int = 0, counts: bool = True
+) -> None:
+    """Certainly not sent; try again later. `counts`: whether this was a try of its own fault."""
+    tx.execute(
+        "UPDATE outbox SET state = 'ready', attempts = attempts + :counts, not_before = :until, error = :error,"
+        " waited_ms = waited_ms + :waited WHERE id = :id",
+        {"until": until, "error": error[:500], "waited": waited_ms, "counts": int(counts), "id": chunk_id},
+    )
+
+
+def mark_uncertain(tx: Transaction, chunk_id: int, until: int, error: str) -> None:
+    """The answer to a send was lost."""
+    tx.execute(
+        "UPDATE outbox SET state = 'uncertain', attempts = attempts + 1, not_before = :until, error = :error WHERE id = :id",
+        {"until": until, "error": error[:500], "id": chunk_id},
+    )
+
+
+def give_up(
+    tx: Transaction, chunk_id: int, state: Literal["failed", "skipped"], error: str, now: int
+) -> None:
+    """This chunk will not be sent (any more)."""
+    tx.execute(
+        "UPDATE outbox SET state = :state, error = :error, sent_at = :now WHERE id = :id",
+        {"state": state, "error": error[:500], "now": now, "id": chunk_id},
+    )
+
+
+def forget_message(tx: Transaction, chunk_id: int) -> None:
+    """The message to edit is gone: the chunk will be sent anew."""
+    tx.execute(
+        "UPDATE outbox SET platform_message_id = NULL, state = 'ready' WHERE id = :id", {"id": chunk_id}
+    )
+
+
+def readdress(tx: Transaction, account: AccountId, old: ChannelId, new: ChannelId) -> int:
+    """Waiting chunks follow a channel that moved."""
+    return tx.execute(
+        f"UPDATE outbox SET channel = :new WHERE account = :account AND channel = :old AND state IN {_WAITING}",
+        {"new": new, "account": account, "old": old},
+    )
+
+
+def is_settled(tx: Transaction, inbox_id: int) -> bool:
+    """True once the message's turn has ended and none of its chunks is waiting any more."""
+    row = tx.row(
+        "SELECT 1 AS x WHERE EXISTS (SELECT 1 FROM turns WHERE inbox_id = :id AND status IN ('queued', 'running'))"
+        f" OR EXISTS (SELECT 1 FROM outbox WHERE inbox_id = :id AND state IN {_WAITING})",
+        {"id": inbox_id},
+    )
+    return row is None
+
+
+def hold(tx: Transaction, account: AccountId, channel: ChannelId, until: int) -> None:
+    """Keep quiet until then; channel '' is the whole account. A longer hold already there stays."""
+    tx.execute(
+        "INSERT INTO holds (account, channel, until) VALUES (:account, :channel, :until)"
+        " ON CONFLICT (account, channel) DO UPDATE SET until = excluded.until WHERE holds.until < excluded.until",
+        {"account": account, "channel": channel, "until": until},
+    )
+
+
+def holds(tx: Transaction, account: AccountId, now: int) -> list[tuple[ChannelId, int]]:
+    """Holds still in force; those gone by are removed."""
+    tx.execute("DELETE FROM holds WHERE until <= :now", {"now": now})
+    return [
+        (row["channel"], row["until"])
+        for row in tx.rows("SELECT channel, until FROM holds WHERE account = :account", {"account": account})
+    ]
+
+
+def read_chunk(row: Row) -> OutgoingChunk:
+    """A row of `outbox` as a record."""
+    return OutgoingChunk(
+        id=row["id"],
+        key=row["key"],
+        address=Address(
+            row["account"],
+            row["channel"],
+            row["channel_kind"],
+            row["thread"],
+            row["reply_to"],
+            orjson.loads(row["reply_handle"]) if row["reply_handle"] else None,
+            row["inbox_id"],
+        ),
+        kind=row["kind"],
+        part=row["part"],
+        body=orjson.loads(row["body"]),
+        is_final=bool(row["is_final"]),
+        state=row["state"],
+        attempts=row["attempts"],
+        not_before=row["not_before"],
+        platform_message_id=row["platform_message_id"],
+        repeats=row["repeats"],
+        turn_id=row["turn_id"],
+        session_id=row["session_id"],
+        created_at=row["created_at"],
+    )

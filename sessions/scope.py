@@ -1,0 +1,65 @@
+"""Who is asking: every read of sessions, messages, memory or statistics takes a `Scope` and filters by it in SQL.
+
+Owns the three scopes and the condition each one means. There is no read without one, so no caller can forget it.
+"""
+
+from dataclasses import dataclass
+
+from config.names import AccountId, ChannelId, PersonId, SessionId, ThreadId
+from sessions.database.base import Parameters
+
+
+@dataclass(frozen=True, slots=True)
+class PersonScope:
+    """A person sees the sessions that are theirs alone, on every platform."""
+
+    person_id: PersonId
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelScope:
+    """Everybody in a channel (or thread) sees the session it shares, and no member's own."""
+
+    account: AccountId
+    channel: ChannelId
+    thread: ThreadId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOnly:
+    """A turn sees its own session."""
+
+    session_id: SessionId
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorScope:
+    """Whoever runs the daemon sees everything; only the command line and the health checks use it."""
+
+
+Scope = PersonScope | ChannelScope | SessionOnly | OperatorScope
+
+
+def condition(scope: Scope, alias: str = "s") -> tuple[str, Parameters]:
+    """SQL that is true for the rows of `sessions` (under `alias`) that the scope may see, and its parameters.
+
+    The parameters' names begin with `scope_`, so that they cannot collide with a caller's own.
+    """
+    hidden = f"({alias}.end_reason IS NULL OR {alias}.end_reason <> 'deleted')"
+    match scope:
+        case PersonScope():
+            return f"({alias}.person_id = :scope_person AND {hidden})", {"scope_person": scope.person_id}
+        case ChannelScope():
+            return (
+                f"({alias}.account = :scope_account AND {alias}.channel = :scope_channel AND {alias}.person_id IS NULL"
+                f" AND COALESCE({alias}.thread, '') = :scope_thread AND {hidden})",
+                {
+                    "scope_account": scope.account,
+                    "scope_channel": scope.channel,
+                    "scope_thread": scope.thread or "",
+                },
+            )
+        case SessionOnly():
+            return f"({alias}.id = :scope_session AND {hidden})", {"scope_session": scope.session_id}
+        case OperatorScope():
+            return "(1 = 1)", {}

@@ -1,0 +1,1 @@
+"""Tests of Palaver, and the fake counterparties they run against."""

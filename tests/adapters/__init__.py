@@ -1,0 +1,1 @@
+"""Tests of the adapters, one folder or file per platform, each driven over its real wire."""

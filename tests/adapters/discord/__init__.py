@@ -1,0 +1,1 @@
+"""The Discord adapter over the real discord.py, against a fake Discord."""

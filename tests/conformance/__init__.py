@@ -1,0 +1,1 @@
+"""Conformance: one suite per port, run by every implementation of it, the shipped doubles included."""
