@@ -33,6 +33,8 @@ class Capabilities:
     has_threads: bool = False
     is_idempotent: bool = False
     """A send repeated with the same key shows one message only."""
+    forgets_keys: bool = False
+    """…but the platform knows a key for some minutes only: the adapter must be told which sends may be repeats."""
     max_attachment_bytes: int = 0
     """Largest file that can be fetched from the platform; 0 means none."""
     pace: Pace = Pace()

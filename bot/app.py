@@ -181,12 +181,11 @@ class App:
         """Until somebody stops the daemon, or every adapter's input has ended (a chat in the terminal that is over)."""
         hearing = [task for task in self._running if task.get_name().startswith("adapter-")]
         stopping = asyncio.create_task(self._stop.wait())
-        ended = asyncio.gather(*hearing)
-        waiting: list[asyncio.Future[Any]] = [stopping, ended]
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        ended = asyncio.create_task(asyncio.wait(hearing))
+        await asyncio.wait([stopping, ended], return_when=asyncio.FIRST_COMPLETED)
+        self._interrupted = not ended.done()
         stopping.cancel()
-        if not ended.done():
-            self._interrupted = True
+        ended.cancel()
 
     async def close(self) -> None:
         """Intake first, then running turns, then replies, then connections and the store; what is left stays as rows."""

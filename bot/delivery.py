@@ -166,6 +166,9 @@ class Delivery:
             for chunk in chunks:
                 if not await self._send(chunk):
                     break  # order: nothing overtakes a chunk that has to wait
+            else:
+                if len(chunks) < outbox.LARGEST_BATCH and (account, channel) not in self._again:
+                    return
 
     async def _send(self, chunk: OutgoingChunk) -> bool:
         """Try one chunk. True once it is done with, sent or not."""
@@ -182,11 +185,8 @@ class Delivery:
             if policy != "resend":
                 return await self._leave(chunk, asks=policy == "ask")
         waited_ms = round(1000 * await self._governor.acquire(account, channel, chunk.address.channel_kind))
-        if (
-            not adapter.capabilities.is_idempotent
-            and chunk.platform_message_id is None
-            and chunk.state != "sending"
-        ):
+        needs_mark = not adapter.capabilities.is_idempotent or adapter.capabilities.forgets_keys
+        if needs_mark and chunk.platform_message_id is None and chunk.state != "sending":
             await self._durably(lambda: self._database.write(lambda tx: outbox.begin(tx, chunk.id)))
         try:
             async with asyncio.timeout(_SEND_TIMEOUT_S):
@@ -242,7 +242,7 @@ class Delivery:
 
         settled = await self._durably(lambda: self._database.write(mark))
         self._count(chunk.address.account, "repeated" if was_repeat else "sent")
-        log.info(
+        log.debug(
             "delivery.chunk_sent",
             account=chunk.address.account,
             channel=chunk.address.channel,

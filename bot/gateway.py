@@ -178,7 +178,8 @@ class Gateway:
         decision = policy.decide(message, person, access, self._settings.turns.max_message_chars)
         if not decision.is_accepted:
             return self._decline(tx, message, incoming, person, decision, now)
-        people.forget_declined(tx, incoming.platform, incoming.user_id)
+        if person.was_told_declined:
+            people.forget_declined(tx, incoming.platform, incoming.user_id)
         if message.is_edit:
             return self._take_edit(tx, incoming, person, now)
         call = commands.parse(message.text) if not message.attachments else None
@@ -218,7 +219,7 @@ class Gateway:
         if waiting >= self._settings.turns.max_waiting:
             decision = policy.Decision("queue_full", "queue_full")
             return self._decline(tx, message, incoming, person, decision, now, count=waiting)
-        queued = inbox.accept(tx, incoming, session, person, now)
+        queued = inbox.accept(tx, incoming, session, person, now, ahead=waiting)
         claim = None
         if may_claim and queued.ahead == 0:
             claim = inbox.claim(tx, session.id, now, context_messages=self._settings.agent.context_messages)

@@ -1,8 +1,8 @@
 """Pace per account and channel: the one place that every call to a platform passes.
 
-Owns the windows a platform counts in, the holds it told us to keep (they survive restarts in the store), and how an account that is
-down is probed: by one request at a time with growing pauses. Final replies go before previews; a preview never waits, it is
-left out. What to send is `bot/delivery.py`.
+Owns the windows a platform counts in, the holds it told us to keep (they survive restarts in the store), and how an
+account that is down is probed: by one request at a time with growing pauses. Final replies go before previews; a preview
+never waits, it is left out. What to send is `bot/delivery.py`.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from config.names import AccountId, ChannelId
 
 _PROBE_FIRST_S = 1.0
 _PROBE_LONGEST_S = 60.0
+_REMEMBERED_CHANNELS = 5000
 
 
 class Window:
@@ -38,11 +39,14 @@ class Window:
     def take(self, at: float) -> None:
         self._times.append(at)
 
+    def is_empty(self, now: float) -> bool:
+        """True once no event counts any more."""
+        return not self._times or self._times[-1] + self._period_s <= now
+
 
 @dataclass(slots=True)
 class _Channel:
     windows: list[Window]
-    held_until: float = 0
     waiting_finals: int = 0
 
 
@@ -51,11 +55,13 @@ class _Account:
     pace: Pace
     window: Window | None
     channels: dict[ChannelId, _Channel] = field(default_factory=dict)
-    held_until: float = 0
+    holds: dict[ChannelId | None, float] = field(default_factory=dict)
+    """Until when a channel is held; None is the whole account."""
     waiting_finals: int = 0
     failures: int = 0
     probe_at: float = 0
     is_probing: bool = False
+    most_channels: int = _REMEMBERED_CHANNELS
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -77,27 +83,24 @@ class Governor:
         self, account: AccountId, sent: Iterable[tuple[ChannelId, Literal["direct", "group"], float]]
     ) -> None:
         """Count messages sent before a restart: (channel, kind, seconds ago), oldest first."""
-        now = self._clock()
+        now, state = self._clock(), self._accounts[account]
         for channel, kind, ago in sent:
-            for window in self._channel(account, channel, kind).windows:
-                window.take(now - ago)
+            self._take(state, self._channel(account, channel, kind), now - ago)
 
     def hold(self, account: AccountId, channel: ChannelId | None, seconds: float) -> None:
         """Say nothing for so long; None holds the whole account."""
-        until = self._clock() + seconds
-        state = self._accounts[account]
-        if channel is None:
-            state.held_until = max(state.held_until, until)
-        else:
-            known = state.channels.get(channel) or self._channel(account, channel, "direct")
-            known.held_until = max(known.held_until, until)
+        now = self._clock()
+        holds = self._accounts[account].holds
+        for over in [place for place, until in holds.items() if until <= now]:
+            del holds[over]
+        holds[channel] = max(holds.get(channel, now), now + seconds)
 
     def failed(self, account: AccountId) -> None:
         """The platform was not reached: pause the whole account, longer each time."""
         state = self._accounts[account]
         state.failures += 1
         pause = min(_PROBE_LONGEST_S, _PROBE_FIRST_S * 2 ** min(10, state.failures - 1))
-        state.probe_at = self._clock() + pause * (0.75 + 0.5 * self._jitter())
+        state.probe_at = self._clock() + pause * (1 + 0.5 * self._jitter())  # never more than one a second
         state.is_probing = False
         self._wake(state)
 
@@ -125,7 +128,7 @@ class Governor:
         place.waiting_finals += 1
         try:
             while True:
-                wait = self._wait_s(state, place)
+                wait = self._wait_s(state, place, channel)
                 if wait == 0:
                     break
                 if wait is None:
@@ -138,33 +141,30 @@ class Governor:
             place.waiting_finals -= 1
         if state.failures:
             state.is_probing = True
-        self._take(state, place)
+        self._take(state, place, self._clock())
         return self._clock() - started
 
     def try_acquire(self, account: AccountId, channel: ChannelId, kind: Literal["direct", "group"]) -> bool:
         """A preview's turn, if it may go out right now and takes nothing from a final reply."""
         state, place = self._accounts[account], self._channel(account, channel, kind)
-        if state.failures or state.waiting_finals or place.waiting_finals or self._wait_s(state, place) != 0:
+        if state.failures or state.waiting_finals or self._wait_s(state, place, channel) != 0:
             return False
-        self._take(state, place)
+        self._take(state, place, self._clock())
         return True
 
     def held_s(self, account: AccountId, channel: ChannelId) -> float:
         """Seconds that a hold still lasts, for typing indicators and the like, which never wait."""
-        state = self._accounts[account]
-        until = state.held_until
-        if (place := state.channels.get(channel)) is not None:
-            until = max(until, place.held_until)
-        return max(0.0, until - self._clock())
+        holds, now = self._accounts[account].holds, self._clock()
+        return max(0.0, holds.get(None, now) - now, holds.get(channel, now) - now)
 
-    def _wait_s(self, state: _Account, place: _Channel) -> float | None:
+    def _wait_s(self, state: _Account, place: _Channel, channel: ChannelId) -> float | None:
         """Seconds until a call may go out; None: until another's probe has ended."""
         if state.is_probing:
             return None
         now = self._clock()
         waits = [
-            state.held_until - now,
-            place.held_until - now,
+            state.holds.get(None, now) - now,
+            state.holds.get(channel, now) - now,
             state.probe_at - now if state.failures else 0.0,
         ]
         if state.window is not None:
@@ -172,12 +172,12 @@ class Governor:
         waits += [window.wait_s(now) for window in place.windows]
         return max(0.0, *waits)
 
-    def _take(self, state: _Account, place: _Channel) -> None:
-        now = self._clock()
+    @staticmethod
+    def _take(state: _Account, place: _Channel, at: float) -> None:
         if state.window is not None:
-            state.window.take(now)
+            state.window.take(at)
         for window in place.windows:
-            window.take(now)
+            window.take(at)
 
     def _channel(self, account: AccountId, channel: ChannelId, kind: Literal["direct", "group"]) -> _Channel:
         state = self._accounts[account]
@@ -189,24 +189,20 @@ class Governor:
                 windows.append(Window(pace.per_direct_channel_per_s, 1))
             if kind == "group" and pace.per_group_channel_per_min:
                 windows.append(Window(pace.per_group_channel_per_min, 60))
-            place = state.channels[channel] = _Channel(windows)
             self._forget_idle(state)
+            place = state.channels[channel] = _Channel(windows)
         return place
 
     def _forget_idle(self, state: _Account) -> None:
-        """Channels quiet for over a minute need no memory."""
-        if len(state.channels) < 5000:
+        """Channels in whose windows nothing counts any more need no memory."""
+        if len(state.channels) < state.most_channels:
             return
         now = self._clock()
         for channel, place in list(state.channels.items()):
-            if (
-                place.waiting_finals == 0
-                and place.held_until <= now
-                and all(w.wait_s(now - 0.001) == 0 for w in place.windows)
-            ):
+            if place.waiting_finals == 0 and all(window.is_empty(now) for window in place.windows):
                 del state.channels[channel]
-            if len(state.channels) < 4000:
-                return
+        # With so many busy ones, the next look is worth its while only after as many again.
+        state.most_channels = max(_REMEMBERED_CHANNELS, 2 * len(state.channels))
 
     @staticmethod
     def _wake(state: _Account) -> None:

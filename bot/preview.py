@@ -1,7 +1,8 @@
 """The growing answer on a person's screen, and the typing indicator before it.
 
-Owns one turn's preview: a message that is sent once the answer takes a while and then edited gently. It is never the truth: the last
-edit, made by `bot/delivery.py` from the outbox, is the whole, well-formed text. A preview that fails is simply left out.
+Owns one turn's preview: a message that is sent once the answer takes a while and then edited gently. It is never the
+truth: the last edit, made by `bot/delivery.py` from the outbox, is the whole, well-formed text. A preview that fails is
+simply left out.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from adapters.base import Adapter
 from adapters.errors import DeliveryError, RateLimited, Uncertain
 from adapters.messages import Chunk, Target
 from bot.governor import Governor
-from config.names import PlatformMessageId
+from config.names import ChannelId, PlatformMessageId
 from sessions import outbox
 from sessions.database.base import Database
 from sessions.errors import StoreError
@@ -34,6 +35,7 @@ class NoPreview:
     """For accounts that are gone."""
 
     text = ""
+    is_begun = False
 
     def feed(self, text: str) -> None: ...
     def restart(self) -> None: ...
@@ -63,28 +65,30 @@ class Preview:
         self._now = now
         self.text = ""
         self._shown: Chunk | None = None
-        self._chunk_id: int | None = None
+        self.is_begun = False
+        """Something may stand on the screen by now, which the turn's reply has to replace."""
         self._message_id: PlatformMessageId | None = None
         self._started = time.monotonic()
         self._edited_at = float("-inf")
         self._sending: asyncio.Task[None] | None = None
         self._typing_timer: asyncio.TimerHandle | None = None
         self._showing_timer: asyncio.TimerHandle | None = None
-        self._calls: set[asyncio.Task[None]] = set()
+        self._typing: asyncio.Task[None] | None = None
         self._is_stopped = False
         if adapter.capabilities.can_type:
             self._type()
 
     def feed(self, text: str) -> None:
         self.text += text
-        if self._is_shown and self._showing_timer is None and not self._is_stopped:
+        if self._showing_timer is None:
             now = time.monotonic()
-            wait_s = max(
-                self._started + self._after_s - now,
-                self._edited_at + self._adapter.capabilities.preview_interval_s - now,
-                0,
+            self._show_in(
+                max(
+                    self._started + self._after_s - now,
+                    self._edited_at + self._adapter.capabilities.preview_interval_s - now,
+                    0,
+                )
             )
-            self._showing_timer = asyncio.get_running_loop().call_later(wait_s, self._start_showing)
 
     def restart(self) -> None:
         self.text = ""
@@ -94,8 +98,8 @@ class Preview:
         for timer in (self._typing_timer, self._showing_timer):
             if timer is not None:
                 timer.cancel()
-        for call in self._calls:
-            call.cancel()
+        if self._typing is not None:
+            self._typing.cancel()
         sending = self._sending
         if sending is None or sending.done():
             return
@@ -104,9 +108,16 @@ class Preview:
             sending.cancel()
             await asyncio.wait([sending], timeout=1)
 
+    def _show_in(self, wait_s: float) -> None:
+        if self._is_shown and not self._is_stopped:
+            self._showing_timer = asyncio.get_running_loop().call_later(wait_s, self._start_showing)
+
     def _start_showing(self) -> None:
         self._showing_timer = None
-        if self.text.strip():
+        if self._sending is not None and not self._sending.done():
+            # One call at a time: a second one would overtake the first, or show the answer twice.
+            self._show_in(_TRY_AGAIN_S)
+        elif self.text.strip():
             self._sending = asyncio.create_task(self._show())
 
     def _type(self) -> None:
@@ -114,44 +125,44 @@ class Preview:
         account = self._claim.address.account
         if self._governor.is_down(account) or self._governor.held_s(account, self._claim.address.channel) > 0:
             return
-        call = asyncio.create_task(self._call_typing())
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
+        if self._typing is None or self._typing.done():
+            self._typing = asyncio.create_task(self._call_typing())
 
     async def _call_typing(self) -> None:
         try:
             await self._adapter.typing(self._target)
         except RateLimited as error:
-            self._hold(error)
-        except DeliveryError as error:
-            log.debug("preview.typing_failed", account=self._claim.address.account, reason=error.reason)
+            await self._hold(error)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong, the answer matters more
+            log.debug("preview.typing_failed", account=self._claim.address.account, reason=str(error))
 
     async def _show(self) -> None:
-        chunks = self._adapter.render(self.text)
-        if not chunks or chunks[0] == self._shown:
-            return
         address = self._claim.address
-        if not self._governor.try_acquire(address.account, address.channel, address.channel_kind):
-            if self._showing_timer is None and not self._is_stopped:
-                self._showing_timer = asyncio.get_running_loop().call_later(_TRY_AGAIN_S, self._start_showing)
-            return
-        chunk = chunks[0]
-        self._edited_at = time.monotonic()
         try:
+            chunks = self._adapter.render(self.text)
+            if not chunks or chunks[0] == self._shown:
+                return
+            if not self._governor.try_acquire(address.account, address.channel, address.channel_kind):
+                if self._showing_timer is None:
+                    self._show_in(_TRY_AGAIN_S)
+                return
+            chunk = chunks[0]
+            self._edited_at = time.monotonic()
             if self._message_id is None:
                 await self._send_first(chunk)
             else:
                 await self._adapter.edit(self._target, self._message_id, chunk)
             self._shown = chunk
         except RateLimited as error:
-            self._hold(error)
-        except (DeliveryError, StoreError) as error:
+            await self._hold(error)
+        except Exception as error:  # noqa: BLE001 - a fault of an adapter costs the preview, not the answer
             # The final reply will tell what is wrong with the platform; a preview is not worth a second try.
             self._is_shown = False
-            log.info("preview.given_up", account=address.account, reason=str(error))
+            log.info("preview.given_up", account=address.account, reason=type(error).__name__)
 
     async def _send_first(self, chunk: Chunk) -> None:
         body = {"text": chunk.text, "markup": chunk.markup}
+        self.is_begun = True
         row = await self._database.write(
             lambda tx: outbox.open_preview(tx, self._claim.address, body, self._now(), turn=self._claim)
         )
@@ -160,12 +171,11 @@ class Preview:
         ):  # an earlier run of this turn left a send of unknown outcome: the final reply settles that
             self._is_shown = False
             return
-        self._chunk_id, known = row
+        chunk_id, known = row
         if known is not None:
             self._message_id = known
             await self._adapter.edit(self._target, known, chunk)
             return
-        chunk_id = self._chunk_id
         try:
             sent = await self._adapter.send(
                 self._target, chunk, outbox.chunk_key(self._claim.address.inbox_id, "answer", 0)
@@ -183,6 +193,11 @@ class Preview:
         with contextlib.suppress(StoreError):
             await self._database.write(lambda tx: outbox.mark_sent(tx, chunk_id, sent, self._now()))
 
-    def _hold(self, error: RateLimited) -> None:
-        channel = None if error.scope == "account" else self._claim.address.channel
-        self._governor.hold(self._claim.address.account, channel, error.retry_after_s)
+    async def _hold(self, error: RateLimited) -> None:
+        """Keep quiet for as long as the platform asks, over a restart as well."""
+        account = self._claim.address.account
+        channel = ChannelId("") if error.scope == "account" else self._claim.address.channel
+        self._governor.hold(account, channel or None, error.retry_after_s)
+        until = self._now() + round(error.retry_after_s * 1000)
+        with contextlib.suppress(StoreError):
+            await self._database.write(lambda tx: outbox.hold(tx, account, channel, until))

@@ -190,7 +190,7 @@ class Turns:
             return _Outcome("cancelled", reply=ended)
         if claim.attempts > self._settings.turns.max_attempts:
             return self._failed(run, "poison", f"started {claim.attempts - 1} times without an end")
-        log.info("turn.started", attempt=claim.attempts, waited_ms=self._now() - claim.queued_at)
+        log.debug("turn.started", attempt=claim.attempts, waited_ms=self._now() - claim.queued_at)
         task = asyncio.create_task(self._ask_agent(run))
         self._working[claim.turn_id] = task
         try:
@@ -306,8 +306,6 @@ class Turns:
 
         def store(tx: Transaction) -> tuple[Claim | None, bool]:
             now = self._now()
-            if run.unsaved is not None:
-                inbox.record_step(tx, claim, _answer_step(run.next_step, run.unsaved), now)
             inbox.finish(
                 tx,
                 claim,
@@ -318,6 +316,7 @@ class Turns:
                 input_tokens=run.usage.input_tokens,
                 output_tokens=run.usage.output_tokens,
                 error=outcome.error,
+                last_step=_answer_step(run.next_step, run.unsaved) if run.unsaved is not None else None,
                 metadata={"tools_used": run.tools_used, "processing_ms": round(duration * 1000)},
             )
             outbox.add(tx, address, kind, chunks, now, turn_id=claim.turn_id, session_id=claim.session_id)

@@ -29,6 +29,11 @@ from sessions.models import (
 )
 
 
+_UNFINISHED = "status IN ('queued', 'running')"
+"""The condition of the partial index over unfinished turns. A query that wants one of the two says this as well: SQLite does not
+see by itself that the index covers it, and would read every turn the session ever had."""
+
+
 @dataclass(frozen=True, slots=True)
 class QueuedTurn:
     """What `accept` made of a message."""
@@ -101,7 +106,9 @@ def hear(tx: Transaction, message: Incoming, now: int) -> None:
         "INSERT INTO channels (account, channel, kind, title, watermark, last_heard_at)"
         " VALUES (:account, :channel, :kind, :title, :watermark, :now)"
         " ON CONFLICT (account, channel) DO UPDATE SET title = COALESCE(excluded.title, channels.title),"
-        " watermark = COALESCE(excluded.watermark, channels.watermark), last_heard_at = excluded.last_heard_at",
+        " watermark = COALESCE(excluded.watermark, channels.watermark), last_heard_at = excluded.last_heard_at"
+        " WHERE excluded.watermark IS NOT NULL OR excluded.last_heard_at - channels.last_heard_at > 60000"
+        " OR COALESCE(excluded.title, '') <> COALESCE(channels.title, '')",
         {
             "account": message.account,
             "channel": message.channel,
@@ -113,8 +120,10 @@ def hear(tx: Transaction, message: Incoming, now: int) -> None:
     )
 
 
-def accept(tx: Transaction, message: Incoming, session: Session, person: Person, now: int) -> QueuedTurn:
-    """Store the message and queue its turn at the end of the session's lane."""
+def accept(
+    tx: Transaction, message: Incoming, session: Session, person: Person, now: int, *, ahead: int
+) -> QueuedTurn:
+    """Store the message and queue its turn at the end of the session's lane, where `ahead` turns are unfinished."""
     turn_id = TurnId(new_id())
     place = tx.row(
         "UPDATE sessions SET next_position = next_position + 1, message_count = message_count + 1, last_activity_at = :now"
@@ -122,7 +131,6 @@ def accept(tx: Transaction, message: Incoming, session: Session, person: Person,
         {"now": now, "id": session.id},
     )
     assert place is not None
-    ahead = waiting(tx, session.id)
     address = record(
         tx, message, "accepted", "", now, person_id=person.id, session_id=session.id, turn_id=turn_id
     )
@@ -190,22 +198,25 @@ def sessions_with_work(tx: Transaction) -> list[SessionId]:
     return [
         row["session_id"]
         for row in tx.rows(
-            "SELECT session_id, MIN(queued_at) AS since FROM turns WHERE status = 'queued' GROUP BY session_id ORDER BY since"
+            "SELECT session_id, MIN(queued_at) AS since FROM turns WHERE status = 'queued'"
+            f" AND {_UNFINISHED} GROUP BY session_id ORDER BY since"
         )
     ]
 
 
 def recover(tx: Transaction) -> int:
     """Turns that ran when the last process died go back to their place. Gives how many."""
-    return tx.execute("UPDATE turns SET status = 'queued' WHERE status = 'running'")
+    return tx.execute(f"UPDATE turns SET status = 'queued' WHERE status = 'running' AND {_UNFINISHED}")
 
 
 def claim(tx: Transaction, session_id: SessionId, now: int, *, context_messages: int) -> Claim | None:
     """Take the first turn of a lane to run it; None if one is running already or nothing waits."""
     row = tx.row(
         "UPDATE turns SET status = 'running', epoch = epoch + 1, attempts = attempts + 1, started_at = :now WHERE id = ("
-        " SELECT t.id FROM turns t WHERE t.session_id = :session AND t.status = 'queued' AND NOT EXISTS"
-        " (SELECT 1 FROM turns r WHERE r.session_id = :session AND r.status = 'running')"
+        " SELECT t.id FROM turns t WHERE t.session_id = :session AND t.status = 'queued'"
+        f" AND t.{_UNFINISHED} AND NOT EXISTS"
+        " (SELECT 1 FROM turns r WHERE r.session_id = :session AND r.status = 'running'"
+        f" AND r.{_UNFINISHED})"
         " ORDER BY t.position LIMIT 1) RETURNING id, position, epoch, attempts, queued_at, cancel_requested_at, inbox_id",
         {"now": now, "session": session_id},
     )
@@ -271,17 +282,7 @@ def record_step(
 ) -> None:
     """Make a model answer or a tool result durable. Raises: StaleClaim."""
     check_claim(tx, claim)
-    tx.execute(
-        "INSERT INTO steps (turn_id, number, kind, payload, created_at) VALUES (:turn, :number, :kind, :payload, :now)"
-        " ON CONFLICT (turn_id, number) DO NOTHING",
-        {
-            "turn": claim.turn_id,
-            "number": step.number,
-            "kind": step.kind,
-            "payload": _dump(step.payload),
-            "now": now,
-        },
-    )
+    _insert_step(tx, claim, step, now)
     if tool_call is not None:
         tx.execute(
             "INSERT INTO tool_calls (turn_id, session_id, step, call_id, name, arguments, result, outcome, cause, started_at,"
@@ -308,6 +309,20 @@ def record_step(
         tx.execute("UPDATE turns SET tool_calls = tool_calls + 1 WHERE id = :id", {"id": claim.turn_id})
 
 
+def _insert_step(tx: Transaction, claim: Claim, step: StepRecord, now: int) -> None:
+    tx.execute(
+        "INSERT INTO steps (turn_id, number, kind, payload, created_at) VALUES (:turn, :number, :kind, :payload, :now)"
+        " ON CONFLICT (turn_id, number) DO NOTHING",
+        {
+            "turn": claim.turn_id,
+            "number": step.number,
+            "kind": step.kind,
+            "payload": _dump(step.payload),
+            "now": now,
+        },
+    )
+
+
 def check_claim(tx: Transaction, claim: Claim) -> None:
     """Raises: StaleClaim when the turn is no longer this claim's."""
     row = tx.row(
@@ -330,8 +345,9 @@ def finish(
     output_tokens: int = 0,
     error: ErrorRecord | None = None,
     metadata: Mapping[str, Json] | None = None,
+    last_step: StepRecord | None = None,
 ) -> None:
-    """End a turn: its status, the answer in the conversation, the session's counters, the error's record.
+    """End a turn: its last step, its status, the answer in the conversation, the session's counters, the error's record.
 
     The caller adds the reply to the outbox in the same transaction.
 
@@ -353,6 +369,8 @@ def finish(
     )
     if changed != 1:
         raise StaleClaim(claim.turn_id)
+    if last_step is not None:
+        _insert_step(tx, claim, last_step, now)
     if answer is not None:
         tx.execute(
             "INSERT INTO messages (session_id, position, part, role, content, turn_id, metadata, created_at)"

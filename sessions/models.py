@@ -42,6 +42,8 @@ class Person:
     display_name: str
     role: PersonRole
     language: str | None
+    was_told_declined: bool = False
+    """On this platform they were told once that they may not talk to the bot."""
 
 
 @dataclass(frozen=True, slots=True)

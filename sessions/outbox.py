@@ -21,6 +21,7 @@ from sessions.inbox import check_claim
 from sessions.models import Address, Claim, OutgoingChunk, ReplyKind
 
 _WAITING = "('ready', 'sending', 'uncertain')"
+LARGEST_BATCH = 20
 _COLUMNS = (
     "id, key, account, channel, channel_kind, thread, reply_to, reply_handle, inbox_id, turn_id, session_id, kind, part, body,"
     " is_final, state, attempts, not_before, platform_message_id, repeats, created_at"
@@ -128,7 +129,9 @@ def chunk_key(inbox_id: int, kind: ReplyKind, part: int) -> str:
     return f"{inbox_id}-{letter}-{part}"
 
 
-def waiting(tx: Transaction, account: AccountId, channel: ChannelId, limit: int = 20) -> list[OutgoingChunk]:
+def waiting(
+    tx: Transaction, account: AccountId, channel: ChannelId, limit: int = LARGEST_BATCH
+) -> list[OutgoingChunk]:
     """The next chunks of a channel in the order they must go out. Previews of unfinished answers are not among them."""
     return [
         read_chunk(row)
@@ -154,7 +157,9 @@ def channels_waiting(tx: Transaction, account: AccountId) -> list[ChannelId]:
 
 def recover(tx: Transaction) -> int:
     """Sends under way when the last process died may or may not have gone out. Gives how many."""
-    return tx.execute("UPDATE outbox SET state = 'uncertain' WHERE state = 'sending'")
+    return tx.execute(
+        f"UPDATE outbox SET state = 'uncertain' WHERE state = 'sending' AND state IN {_WAITING}"
+    )
 
 
 def begin(tx: Transaction, chunk_id: int) -> None:

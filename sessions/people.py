@@ -13,7 +13,8 @@ _REFRESH_MS = 3_600_000  # how stale "last seen" may be: a write per message wou
 def meet(tx: Transaction, message: Incoming, now: int) -> Person:
     """The person who wrote, made on first contact; names and language follow the platform."""
     row = tx.row(
-        "SELECT p.id, p.display_name, p.role, p.language, p.last_seen_at, i.username, i.display_name AS shown"
+        "SELECT p.id, p.display_name, p.role, p.language, p.last_seen_at, i.username, i.display_name AS shown,"
+        " i.told_declined_at"
         " FROM identities i JOIN persons p ON p.id = i.person_id"
         " WHERE i.platform = :platform AND i.platform_user_id = :user",
         {"platform": message.platform, "user": message.user_id},
@@ -40,7 +41,13 @@ def meet(tx: Transaction, message: Incoming, now: int) -> Person:
             "UPDATE persons SET display_name = :name, language = COALESCE(:language, language), last_seen_at = :now WHERE id = :id",
             {"name": message.display_name, "language": message.language, "now": now, "id": row["id"]},
         )
-    return Person(row["id"], message.display_name, row["role"], message.language or row["language"])
+    return Person(
+        row["id"],
+        message.display_name,
+        row["role"],
+        message.language or row["language"],
+        was_told_declined=row["told_declined_at"] is not None,
+    )
 
 
 def _make(tx: Transaction, message: Incoming, now: int) -> Person:

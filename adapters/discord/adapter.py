@@ -73,6 +73,7 @@ class DiscordAdapter:
             can_type=True,
             has_threads=True,
             is_idempotent=True,
+            forgets_keys=True,
             max_attachment_bytes=settings.max_attachment_bytes,
             pace=Pace(per_account_per_s=45),
         )

@@ -108,11 +108,12 @@ async def publish(account: AccountId, link: Link, intake: Intake, commands: Comm
             entries = payload(commands)
             application_id = link.application_id or 0
             current = fingerprint(entries, application_id)
-            if await intake.cursor(account, HASH_CURSOR) != current:
-                await link.http.bulk_upsert_global_commands(application_id, entries)
-                await insist(lambda: intake.set_cursor(account, HASH_CURSOR, current), link.waits)
-                logger.info("adapter.commands_published", account=account, count=len(entries))
-            return
+            if await intake.cursor(account, HASH_CURSOR) == current:
+                return
+            await link.http.bulk_upsert_global_commands(application_id, entries)
+            break
         except Exception as error:  # noqa: BLE001 - commands are a comfort; the conversation goes on without
             logger.warning("adapter.commands_not_published", account=account, reason=repr(error))
         await asyncio.sleep(link.waits.commands_retry_s)
+    await insist(lambda: intake.set_cursor(account, HASH_CURSOR, current), link.waits)
+    logger.info("adapter.commands_published", account=account, count=len(entries))

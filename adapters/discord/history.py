@@ -1,7 +1,6 @@
 """Catching up: what was said while nobody listened is read from each channel's history, in order.
 
-Owns the watermarks beyond those the daemon stores with each message (threads, channels never met), which channels have a
-gap when a session begins, and the reading of gaps. Messages read here go the same way as live ones (`feed`).
+Owns which channels have a gap when a session begins, and the reading of gaps; how far each was heard is `watermarks`. Messages read here go the same way as live ones (`feed`).
 
 A channel that was never met begins at its newest message: nothing is replayed. A first message in such a channel, or a
 person's very first direct message, sent while the bot was away stays unanswered: nothing tells us of it.
@@ -29,74 +28,6 @@ MAX_RESUME_GUILDS = 50
 MAX_RESUME_DIRECT = 50
 
 logger = structlog.get_logger()
-
-T = TypeVar("T")
-
-
-async def insist(work: Callable[[], Awaitable[T]], waits: Waits) -> T:
-    """Ask the daemon's store until it answers."""
-    failures = 0
-    while True:
-        try:
-            return await work()
-        except IntakeClosed as closed:
-            await asyncio.sleep(max(closed.retry_after_s, 0.01))
-        except Exception as error:  # noqa: BLE001 - whatever is wrong behind the port, the feed must not die of it
-            failures += 1
-            logger.warning("adapter.store_not_reached", reason=repr(error))
-            await asyncio.sleep(waits.backed_off_s(failures))
-
-
-class Watermarks:
-    """The last message handled, for places whose watermark the daemon does not keep: threads, and channels never met."""
-
-    def __init__(self, account: AccountId, intake: Intake, waits: Waits) -> None:
-        self._account = account
-        self._intake = intake
-        self._waits = waits
-        self._stored: dict[str, int] = {}
-        self._waiting: dict[str, int] = {}
-        self._stored_at: dict[str, float] = {}
-
-    async def read(self, place: str) -> int | None:
-        if place not in self._stored:
-            value = await insist(
-                lambda: self._intake.cursor(self._account, f"watermark:{place}"), self._waits
-            )
-            if value is None or not value.isdigit():
-                return None
-            self._stored[place] = int(value)
-        return max(self._stored[place], self._waiting.get(place, 0))
-
-    async def store(self, place: str, number: int) -> None:
-        if number <= self._stored.get(place, -1):
-            return
-        await insist(
-            lambda: self._intake.set_cursor(self._account, f"watermark:{place}", str(number)), self._waits
-        )
-        self._stored[place] = number
-        self._stored_at[place] = time.monotonic()
-
-    async def note(self, place: str, number: int) -> None:
-        """Store soon. A watermark that is a little old costs a few messages read twice, which the daemon refuses."""
-        if (
-            place not in self._stored
-            or time.monotonic() - self._stored_at.get(place, 0) > self._waits.watermark_flush_s
-        ):
-            await self.store(place, number)
-        else:
-            self._waiting[place] = max(number, self._waiting.get(place, 0))
-
-    async def flush(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for place, number in waiting.items():
-            await self.store(place, number)
-
-    async def keep_flushing(self) -> None:
-        while True:
-            await asyncio.sleep(self._waits.watermark_flush_s)
-            await self.flush()
-
 
 class CatchUp:
     """Reads gaps. `link` gives the login of the moment."""
@@ -327,12 +258,3 @@ class CatchUp:
 def conversations(guild: discord.Guild) -> Iterable[Any]:
     """Every place of a guild where people write and the bot could read."""
     return [*guild.text_channels, *guild.voice_channels, *guild.stage_channels, *guild.threads]
-
-
-def stored_watermarks(known: Iterable[KnownChannel]) -> dict[str, int]:
-    """The watermarks that the daemon keeps, by channel."""
-    return {
-        str(one.channel): int(one.watermark)
-        for one in known
-        if one.watermark is not None and one.watermark.isdigit()
-    }

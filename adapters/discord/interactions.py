@@ -24,17 +24,6 @@ from adapters.discord.link import Waits
 from adapters.errors import DeliveryError, Uncertain, Unreachable
 from config.names import AccountId, Json
 
-DEFERRED = 5
-"""Callback type: answer later, show "is thinking…" meanwhile. Source: Discord reference, Interaction Callback Type."""
-
-LOADING = 1 << 7
-"""Flag of the message that stands for an answer not given yet."""
-
-SPENT_CODES = frozenset({10008, 10015, 10062, 50027})
-"""Unknown message, unknown webhook, unknown interaction, invalid webhook token: nothing can be done with it any more."""
-
-ALREADY_ACKNOWLEDGED = 40060
-
 MAX_REMEMBERED = 2000
 
 NOT_NOW = {
@@ -47,116 +36,6 @@ STOPPED = {
 }
 
 logger = structlog.get_logger()
-
-
-class TokenSpent(Exception):
-    """The interaction's token can no longer be used for this: too old, never answered, or its message was deleted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Handle:
-    """What is needed to answer one interaction; kept in the message's `reply_handle`."""
-
-    application_id: str
-    token: str
-    interaction_id: str
-    expires_at_ms: int
-
-    @classmethod
-    def read(cls, stored: Mapping[str, Json] | None) -> "Handle | None":
-        """None if there is none or it is not ours."""
-        try:
-            return (
-                None
-                if stored is None
-                else cls(
-                    str(int(stored["application_id"])),
-                    str(stored["token"]),
-                    str(int(stored["interaction_id"])),
-                    int(stored["expires_at_ms"]),
-                )
-            )
-        except (KeyError, TypeError, ValueError):
-            return None
-
-    @property
-    def is_expired(self) -> bool:
-        # a little early, so that a request under way does not lose the race
-        return time.time() * 1000 > self.expires_at_ms - 5000
-
-
-class Answers:
-    """The requests on an interaction's answer.
-
-    Raises (all of them): TokenSpent, or a `DeliveryError`.
-    """
-
-    def __init__(self, account: AccountId, api_url: str, *, request_timeout_s: float) -> None:
-        self._account = account
-        self._api_url = api_url
-        self._timeout = aiohttp.ClientTimeout(total=request_timeout_s)
-        self._session: aiohttp.ClientSession | None = None
-
-    async def defer(self, handle: Handle) -> None:
-        path = f"/interactions/{handle.interaction_id}/{handle.token}/callback"
-        await self._request("POST", path, {"type": DEFERRED})
-
-    async def look(self, handle: Handle) -> dict[str, Any]:
-        """The answer's message as it stands."""
-        return await self._request("GET", self._path(handle, "@original"))
-
-    async def write(self, handle: Handle, message_id: str, text: str) -> str:
-        """Put `text` into the answer (or another message of this interaction); gives the message's real id."""
-        body = {"content": text, "allowed_mentions": {"parse": []}}
-        return str((await self._request("PATCH", self._path(handle, message_id), body))["id"])
-
-    async def follow_up(self, handle: Handle, text: str) -> str:
-        """A further message; takes no nonce, so it is the last resort."""
-        body = {"content": text, "allowed_mentions": {"parse": []}}
-        return str(
-            (await self._request("POST", f"/webhooks/{handle.application_id}/{handle.token}", body))["id"]
-        )
-
-    async def remove(self, handle: Handle) -> None:
-        await self._request("DELETE", self._path(handle, "@original"))
-
-    async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-
-    def _path(self, handle: Handle, message_id: str) -> str:
-        return f"/webhooks/{handle.application_id}/{handle.token}/messages/{message_id}"
-
-    async def _request(self, method: str, path: str, body: Json = None) -> dict[str, Any]:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar())
-        try:
-            async with self._session.request(method, self._api_url + path, json=body) as response:
-                if response.status == 204:
-                    return {}
-                text = await response.text(errors="replace")
-                answer: Any = None
-                with suppress(ValueError):
-                    answer = await response.json(content_type=None)
-        except aiohttp.ClientConnectorError as error:
-            raise Unreachable(self._account, f"no connection: {error.os_error!r}") from error
-        except (aiohttp.ClientError, OSError) as error:
-            # the exception's own text may hold the address, and with it the token
-            raise Uncertain(self._account, f"no usable answer: {type(error).__name__}") from None
-        facts = answer if isinstance(answer, dict) else {}
-        if response.status < 300:
-            if "id" not in facts and not path.endswith("/callback"):
-                raise Uncertain(self._account, "no usable answer: not JSON")
-            return facts
-        code = facts.get("code")
-        code = code if isinstance(code, int) else 0
-        if code == ALREADY_ACKNOWLEDGED:
-            return {}
-        if code in SPENT_CODES or response.status in (401, 404):
-            raise TokenSpent(f"{response.status} {code}")
-        retry_after_s = facts.get("retry_after")
-        wait_s = float(retry_after_s) if isinstance(retry_after_s, int | float) else 60.0
-        raise from_status(self._account, response.status, code, text, wait_s)
 
 
 class Interactions:

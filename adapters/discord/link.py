@@ -2,7 +2,7 @@
 
 Owns every place where the library is bent, so that the rest of the adapter uses it plainly. Pinned to discord.py 2.7:
 
-- Addresses. The library knows only class-wide ones (`Route.BASE`, `DiscordWebSocket.DEFAULT_GATEWAY`). `AccountHttp`
+- Addresses. The library knows only class-wide ones (`Route.BASE`, `DiscordWebSocket.DEFAULT_GATEWAY`). `rest.AccountHttp`
   turns each route to its account's root, and the gateway's address is asked for there, so accounts on different
   servers live in one process.
 - Order. The library runs `on_message` as a task each. Messages, edits and interactions are taken here as raw JSON, in
@@ -21,14 +21,16 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import aiohttp
 import discord
 import yarl
 from discord.gateway import DiscordWebSocket, ReconnectWebSocket
-from discord.http import HTTPClient, Route
+from discord.http import Route
+
+from adapters.discord.rest import AccountHttp
+from adapters.discord.waits import Waits
 
 RAW_EVENTS = ("MESSAGE_CREATE", "MESSAGE_UPDATE", "INTERACTION_CREATE")
 """Events taken as raw JSON; the library never parses them."""
@@ -42,50 +44,11 @@ STEADY_AFTER_S = 10.0
 TRIES_TO_RESUME = 3
 """Failures in a row after which the session (and its own gateway address) is given up and opened anew."""
 
-PATIENCE_S = 1.0
-"""Longest wait for a rate limit inside a request."""
-
-BANNED_FOR_S = 60.0
-"""Wait after a 429 that names no time: it came from the proxy in front of Discord, not from Discord."""
-
-EVERYTHING = ""
-"""Stands for all routes among those held back."""
-
 # The library warns about voice packages at every start; this bot has no voice.
 discord.VoiceClient.warn_nacl = False
 discord.VoiceClient.warn_dave = False
 # At debug level it logs message texts; at info level every connection, which the adapter logs itself.
 logging.getLogger("discord").setLevel(logging.WARNING)
-
-
-@dataclass(frozen=True, slots=True)
-class Waits:
-    """How long the adapter waits for what; tests shorten them."""
-
-    first_retry_s: float = 0.5
-    longest_retry_s: float = 30.0
-    refused_retry_s: float = 300.0
-    """Between tries with a token or configuration that Discord refuses."""
-    before_identify_s: float = 3.0
-    """Before a session is opened anew; Discord asks for 1 to 5 s after it called the last one invalid."""
-    guild_stream_s: float = 1.0
-    """Silence after which the guilds announced at the start are taken to be complete."""
-    heartbeat_timeout_s: float = 60.0
-    request_timeout_s: float = 30.0
-    catch_up_pause_s: float = 0.1
-    """Between two history requests of one reader."""
-    accept_notice_s: float = 5.0
-    """Before a person who used a command is told that it cannot be taken in just now."""
-    declined_clear_s: float = 10.0
-    """Before the "is thinking…" of a declined command is removed, if no reply has taken its place."""
-    commands_retry_s: float = 60.0
-    watermark_flush_s: float = 15.0
-
-    def backed_off_s(self, failures: int) -> float:
-        """Capped exponential with jitter."""
-        return float(
-            min(self.longest_retry_s, self.first_retry_s * 2 ** min(failures, 16)) * random.uniform(0.5, 1)
-        )
 
 
 class Ears(Protocol):
@@ -115,100 +78,6 @@ class Ears(Protocol):
         """A guild was joined, or is back after an outage of its servers, during a session."""
 
     def channel_made(self, channel_id: int) -> None: ...
-
-
-class GloballyRateLimited(discord.RateLimited):
-    """Every request of this account has to wait, not only those of one channel."""
-
-
-@dataclass(slots=True)
-class Seen:
-    """What one request's answers said beside what the library tells."""
-
-    is_global: bool = False
-
-
-async def _look_at_answer(_session: Any, context: Any, ended: aiohttp.TraceRequestEndParams) -> None:
-    seen = context.trace_request_ctx
-    if isinstance(seen, Seen):
-        seen.is_global = "X-RateLimit-Global" in ended.response.headers
-
-
-class AccountHttp(HTTPClient):
-    """The library's REST client for one account's own root.
-
-    The library waits out a rate limit inside the call, up to half a minute. Here a wait longer than `PATIENCE_S` is
-    raised as `discord.RateLimited`, so that whoever sends can do something else meanwhile, and until it is over no
-    further request of that kind goes out.
-    """
-
-    def __init__(self, *, api_url: str, request_timeout_s: float) -> None:
-        trace = aiohttp.TraceConfig()
-        trace.on_request_end.append(_look_at_answer)
-        super().__init__(asyncio.get_running_loop(), http_trace=trace)
-        # decides only what becomes of a 429; set here because the constructor takes nothing below 30 s
-        self.max_ratelimit_timeout = PATIENCE_S
-        self._api_url = api_url
-        self._timeout = aiohttp.ClientTimeout(total=request_timeout_s)
-        self._held_until: dict[str, float] = {}
-
-    def get_ratelimit(self, key: str) -> Any:
-        # a bucket with a limit on its waiting forgets what it knows when that is exceeded: ours have none
-        limit, self.max_ratelimit_timeout = self.max_ratelimit_timeout, None
-        try:
-            return super().get_ratelimit(key)
-        finally:
-            self.max_ratelimit_timeout = limit
-
-    async def request(self, route: Route, **arguments: Any) -> Any:
-        if route.url.startswith(Route.BASE):
-            route.url = self._api_url + route.url[len(Route.BASE) :]
-        kind = f"{route.key}:{route.major_parameters}"
-        await self._wait(route, kind)
-        seen = Seen()
-        # the timeout is per try; the library's own is five minutes
-        arguments.setdefault("timeout", self._timeout)
-        arguments["trace_request_ctx"] = seen
-        try:
-            return await super().request(route, **arguments)
-        except discord.RateLimited as limited:
-            self._hold(EVERYTHING if seen.is_global else kind, limited.retry_after)
-            if seen.is_global:
-                raise GloballyRateLimited(limited.retry_after) from limited
-            raise
-        except discord.HTTPException as error:
-            if error.status == 429:
-                # refused by the proxy in front of Discord, for every route
-                self._hold(EVERYTHING, retry_after_s(error))
-            raise
-
-    def _hold(self, kind: str, wait_s: float) -> None:
-        now = time.monotonic()
-        self._held_until = {one: until for one, until in self._held_until.items() if until > now}
-        self._held_until[kind] = now + wait_s
-
-    async def _wait(self, route: Route, kind: str) -> None:
-        now = time.monotonic()
-        for held, error in ((EVERYTHING, GloballyRateLimited), (kind, discord.RateLimited)):
-            wait_s = self._held_until.get(held, 0.0) - now
-            if wait_s > PATIENCE_S:
-                raise error(wait_s)
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
-        known = self._bucket_hashes.get(route.key, route.key)
-        bucket = self._buckets.get(f"{known}:{route.major_parameters}")
-        if bucket is not None and bucket.remaining <= 0 and bucket.expires is not None:
-            wait_s = bucket.expires - asyncio.get_running_loop().time()
-            if wait_s > PATIENCE_S:
-                raise discord.RateLimited(wait_s)
-
-
-def retry_after_s(error: discord.HTTPException) -> float:
-    """How long to wait after a 429 that the library does not explain."""
-    try:
-        return float(error.response.headers.get("Retry-After", BANNED_FOR_S))
-    except ValueError:
-        return BANNED_FOR_S
 
 
 class Link(discord.Client):

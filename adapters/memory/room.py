@@ -48,6 +48,7 @@ class Room:
         self._waiting: list[Arrival] = []
         self._arrivals = 0
         self._shown: dict[PlatformMessageId, Shown] = {}
+        self._by_channel: dict[ChannelId, list[PlatformMessageId]] = {}
         self._by_key: dict[str, PlatformMessageId] = {}
         self._faults: list[Callable[[], None]] = []
         self._answers_lost = 0
@@ -75,11 +76,13 @@ class Room:
 
     def shown(self, channel: ChannelId | None = None) -> list[Shown]:
         """What people see from the bot, in order, edits applied."""
-        return [shown for shown in self._shown.values() if channel in (None, shown.target.channel)]
+        if channel is None:
+            return list(self._shown.values())
+        return [self._shown[message_id] for message_id in self._by_channel.get(channel, ())]
 
     def delete(self, message_id: PlatformMessageId) -> None:
         """Somebody deletes a message of the bot."""
-        del self._shown[message_id]
+        self._by_channel[self._shown.pop(message_id).target.channel].remove(message_id)
         self._note_change()
 
     async def changed(self) -> None:
@@ -132,6 +135,7 @@ class Room:
             message_id = PlatformMessageId(f"bot-{len(self.sent)}")
             self._by_key[key] = message_id
             self._shown[message_id] = Shown(message_id, target, chunk.text)
+            self._by_channel.setdefault(target.channel, []).append(message_id)
         self._note_change()
         if self._answers_lost:
             self._answers_lost -= 1

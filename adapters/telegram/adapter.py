@@ -175,10 +175,17 @@ class TelegramAdapter:
         if remembered is not None:  # a bot can be renamed
             attempts = count()
             await self._identify(feed, lambda _: asyncio.sleep(self._pauses.network.delay_s(next(attempts))))
+        await asyncio.gather(
+            self._remember_identity(feed, intake, remembered), self._publish_commands(intake)
+        )
+
+    async def _remember_identity(self, feed: Feed, intake: Intake, remembered: BotIdentity | None) -> None:
         identity = feed.identity
         if identity is not None and identity != remembered:
             kept = f"{identity.user_id}:{identity.username}"
             await keep(self._account, intake, IDENTITY_CURSOR, kept, self._pauses)
+
+    async def _publish_commands(self, intake: Intake) -> None:
         if not self._settings.sync_commands:
             return
         try:

@@ -12,9 +12,9 @@ class Backoff:
     most_s: float
 
     def delay_s(self, attempt: int) -> float:
-        """The delay before try `attempt` + 1, where the first failed try is 0: between half and the whole of its step."""
+        """How long to wait after failure number `attempt`, counted from 0; never less than the first step."""
         step_s = min(self.most_s, self.first_s * 2.0 ** min(attempt, 30))
-        return step_s * random.uniform(0.5, 1)
+        return max(self.first_s, step_s * random.uniform(2 / 3, 1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ class Polling:
         self._pauses = pauses
         self._trouble = Trouble(account, hearing, pauses)
         self._given_up: set[bytes] = set()
-        """Digests of updates without a usable id that were quarantined: Telegram shows them until a later one is confirmed."""
+        """Digests of updates without a usable id that were quarantined and will come again, until a later one is confirmed."""
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -139,6 +139,7 @@ class Polling:
             await self._take(update)
             if found is not None:
                 offset = found + 1
+                given_up.clear()  # confirmed with it
         self._given_up = given_up
         return offset
 

@@ -63,13 +63,13 @@ def is_grapheme_boundary(text: str, at: int) -> bool:
     if not 0 < at < len(text):
         return True
     before, after = text[at - 1], text[at]
+    if before in "\r\n" or after in "\r\n":
+        return not (before == "\r" and after == "\n")
     if "\u200d" in (before, after) or unicodedata.category(after)[0] == "M":
         return False
     if (
         "\U0001f3fb" <= after <= "\U0001f3ff" or "\U000e0020" <= after <= "\U000e007f"
     ):  # skin tones, flags' tags
-        return False
-    if before == "\r" and after == "\n":
         return False
     if _is_regional(before) and _is_regional(after):
         first = at

@@ -8,8 +8,8 @@ import asyncio
 import hmac
 import json
 import secrets
+import time
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 import structlog
@@ -49,6 +49,7 @@ class Webhook:
         self._pauses = pauses
         self._url = url
         self._secret = ""
+        self._registered_at = 0.0
         self._in_order = asyncio.Lock()
         self._trouble = Trouble(account, hearing, pauses)
 
@@ -57,14 +58,11 @@ class Webhook:
         self._secret = configured_secret or await self._kept_secret(intake)
         is_set = False
         while True:
-            checked_at = datetime.now(UTC)
             try:
                 if not is_set:
                     await self._register()
-                    is_set = True
                     log.info("adapter.webhook_set", account=self._account)
-                else:
-                    is_set = self._is_in_order(await self._bot.get_webhook_info(), checked_at)
+                is_set = self._is_in_order(await self._bot.get_webhook_info())
             except Exception as error:  # noqa: BLE001 - nothing may end the watch
                 await self._trouble.wait_out(error)
                 continue
@@ -114,21 +112,17 @@ class Webhook:
             allowed_updates=ALLOWED_UPDATES,
             drop_pending_updates=False,
         )
+        self._registered_at = time.time()
 
-    def _is_in_order(self, info: WebhookInfo, now: datetime) -> bool:
+    def _is_in_order(self, info: WebhookInfo) -> bool:
         """Whether the registration can stay as it is."""
         if info.url != self._url:
             log.warning("adapter.webhook_lost", account=self._account)
             return False
         failed_at, message = info.last_error_date, info.last_error_message or ""
-        recent = timedelta(seconds=2 * self._pauses.webhook_check_s + 1)
-        last_heard = self._hearing.health.last_heard_at or 0
-        if (
-            info.pending_update_count
-            and failed_at
-            and now - failed_at < recent
-            and failed_at.timestamp() >= last_heard - 1
-        ):
+        # a failure from before we set it, or were last reached, is history that Telegram still tells
+        since = max(self._hearing.health.last_heard_at or 0, self._registered_at) - 1
+        if info.pending_update_count and failed_at and failed_at.timestamp() >= since:
             self._hearing.retrying(f"Telegram cannot deliver: {message}")
             return not any(code in message for code in ("401", "403"))  # it has another secret than we
         self._hearing.heard()

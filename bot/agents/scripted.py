@@ -8,6 +8,7 @@ person's message is the script:
     delay=0.5 hello                   waits half a second first
     tool=clock hello                  calls a tool, then: echo: hello [clock: {"time": …}]
     tool=calculator:{"expression":"1+1"} sum      the same with arguments (JSON without spaces)
+    pace=0.1 hello there              writes the answer in pieces, so many seconds apart
     fail=unavailable                  raises AgentError("unavailable")
     long=5000                         a Markdown answer of that many characters, with a code block inside
 
@@ -132,20 +133,22 @@ def _fill(piece: str, contents: Sequence[str]) -> str:
     )
 
 
-_DIRECTIVE = re.compile(r"(delay|tool|fail|long)=(\S+)\s*")
+_DIRECTIVE = re.compile(r"(delay|pace|tool|fail|long)=(\S+)\s*")
 
 
 def follow_message(context: AgentContext) -> Iterator[ScriptItem]:
     """The script that a message spells out: `delay=0.5 tool=clock hello`. A directive it cannot read is told as text."""
     text = context.messages[-1].content if context.messages else ""
     names: list[str] = []
-    long_chars = 0
+    long_chars, pace_s = 0, 0.0
     while found := _DIRECTIVE.match(text):
         kind, value = found.groups()
         text = text[found.end() :]
         try:
             if kind == "delay":
                 yield Delay(min(float(value), 3600))
+            elif kind == "pace":
+                pace_s = min(float(value), 60)
             elif kind == "fail":
                 yield AgentError(_error_kind(value), "the script says so")
             elif kind == "long":
@@ -157,10 +160,10 @@ def follow_message(context: AgentContext) -> Iterator[ScriptItem]:
         except ValueError as error:
             yield f"scripted: {kind}={value}: {error}\n"
     if long_chars:
-        yield from _pieces(long_markdown(long_chars))
+        yield from _paced(_pieces(long_markdown(long_chars)), pace_s)
         return
     shown = "".join(f" [{name}: {{{number}}}]" for number, name in enumerate(names, 1))
-    yield from _pieces(f"echo: {text}")
+    yield from _paced(_pieces(f"echo: {text}"), pace_s)
     if shown:
         yield shown
 
@@ -179,6 +182,13 @@ def _error_kind(text: str) -> AgentErrorKind:
             return kind  # type: ignore[no-any-return]
     msg = f"there are only {', '.join(get_args(AgentErrorKind))}"
     raise ValueError(msg)
+
+
+def _paced(pieces: Iterable[str], pace_s: float) -> Iterator[ScriptItem]:
+    for piece in pieces:
+        yield piece
+        if pace_s:
+            yield Delay(pace_s)
 
 
 def _pieces(text: str, size: int = 20) -> Iterator[str]:

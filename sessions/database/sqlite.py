@@ -2,9 +2,9 @@
 
 Owns connections, durability and the translation of SQLite's errors. What is stored is none of its business.
 
-How a write becomes durable: operations that queue up while a commit is under way become the next transaction, each in a
-savepoint of its own, so that one failing operation undoes only itself. WAL with synchronous=FULL: the commit returns
-after the fsync, and only then do the callers continue. Measured before the design was chosen: about ten times the
+How a write becomes durable: operations that queue up while a commit is under way become the next transaction; if
+one of them fails, all run again in savepoints of their own, so that it undoes only itself. WAL with synchronous=FULL:
+the commit returns after the fsync, and only then do the callers continue. Measured before the design was chosen: about ten times the
 turns per second of one commit per operation where an fsync takes a millisecond.
 """
 
@@ -213,27 +213,48 @@ class SqliteDatabase:
                     operation.future.set_exception(operation.error)
 
     def _commit(self, connection: sqlite3.Connection, batch: list[_Operation]) -> None:
-        """Run a batch in one transaction; never raises. Runs in the writer's thread."""
+        """Run a batch in one transaction; never raises. Runs in the writer's thread.
+
+        Nearly always everything succeeds, so the first try does without savepoints, which cost a third of the statements.
+        """
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            tx = SqliteTransaction(connection)
+            for operation in batch:
+                operation.result = operation.work(tx)
+            connection.execute("COMMIT")
+        except BaseException as error:  # noqa: BLE001 - handed to the callers, whatever it is
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            if len(batch) > 1:
+                self._commit_apart(connection, batch)
+            else:
+                batch[0].error = _translate(error, self.path)
+            return
+        self._note_commit()
+
+    def _commit_apart(self, connection: sqlite3.Connection, batch: list[_Operation]) -> None:
+        """Run a batch again, each operation in a savepoint, so that a failing one undoes only itself."""
         try:
             connection.execute("BEGIN IMMEDIATE")
             for operation in batch:
                 _run_in_savepoint(connection, operation)
-                if (
-                    not connection.in_transaction
-                ):  # SQLite gave up the whole transaction (disk full, I/O error)
+                if not connection.in_transaction:  # SQLite gave up the whole of it (disk full, I/O error)
                     raise _TransactionLost
             connection.execute("COMMIT")
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - handed to the callers, whatever it is
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
-            if isinstance(error, _TransactionLost) and len(batch) > 1:
-                for operation in batch:
-                    operation.result, operation.error = None, None
-                    self._commit(connection, [operation])
-                return
             for operation in batch:
-                operation.error = operation.error or _translate(error, self.path)
+                if isinstance(error, _TransactionLost):
+                    operation.error = None
+                    self._commit(connection, [operation])
+                else:
+                    operation.error = operation.error or _translate(error, self.path)
             return
+        self._note_commit()
+
+    def _note_commit(self) -> None:
         self.commits += 1
         if self.after_commit is not None:
             self.after_commit(self.commits)

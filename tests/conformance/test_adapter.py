@@ -160,7 +160,7 @@ async def test_cancelling_while_the_intake_is_closed(world):
     intake.close(retry_after_s=60)
     async with running(world, intake):
         await world.say("refused")
-        await intake.wait_until(lambda: intake.refusals == 1)
+        await intake.wait_until(lambda: intake.refusals >= 1)
     assert intake.messages == []
 
 
@@ -389,22 +389,29 @@ async def test_a_refusal_is_for_good(world):
 
 
 async def test_sending_during_an_outage(world):
-    """While the platform is down a send is Unreachable and shows nothing; afterwards it goes through, once."""
+    """While the platform is down a send fails as something to try again and shows nothing; afterwards it is seen, once."""
     needs(world, "outage")
     async with running(world):
         chunk = rendered(world, "through")
         await world.outage(True)
-        with pytest.raises(Unreachable):
+        # A gateway that answers 503 for a dead server leaves open what became of the request; a refused one does not.
+        with pytest.raises((Unreachable, Uncertain)) as caught:
             await world.adapter.send(world.target, chunk, "key-out")
+        is_repeat = isinstance(caught.value, Uncertain)
         await world.outage(False)
         async with asyncio.timeout(20):
             while True:
                 try:
-                    await world.adapter.send(world.target, chunk, "key-out")
+                    await world.adapter.send(world.target, chunk, "key-out", is_repeat=is_repeat)
                     break
-                except Unreachable:
+                except (Unreachable, Uncertain) as error:
+                    is_repeat = is_repeat or isinstance(error, Uncertain)
                     await asyncio.sleep(0.1)
-        assert await sees(world, 1) == ["through"]
+        (seen,) = await sees(world, 1)
+    if is_repeat and not world.adapter.capabilities.is_idempotent:
+        assert "through" in seen
+    else:
+        assert seen == "through"
 
 
 async def test_editing(world):

@@ -188,7 +188,7 @@ async def test_cancelling_during_a_tool_is_prompt(subject: Subject) -> None:
     """Cancelling the consumer while a tool runs stops the tool and the agent within a second."""
     tools = RecordingToolbox(delay_s=60)
     task = asyncio.create_task(drive(subject.agent, make_context(subject.with_tools), tools))
-    while not tools.ran:  # noqa: ASYNC110 - the agent decides when; the test's own timeout bounds it
+    while not tools.ran:
         await asyncio.sleep(0.01)
     await _cancel_promptly(task)
     assert not any(isinstance(step, ToolOutcome) for step in tools.steps)

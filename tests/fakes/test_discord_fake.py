@@ -1,6 +1,7 @@
 """The fake Discord, driven by the real discord.py: what it answers, what it refuses, and how it fails."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from discord import app_commands
 
 from tests.fakes.discord import FakeDiscord, RemoteDiscord, Upload, point_library, spawn_discord
-from tests.fakes.discord.control import VERBS, ControlError
+from tests.fakes.discord.control import REPOSITORY, VERBS, ControlError
 from tests.fakes.discord.model import Channel, Guild, User
 
 pytestmark = pytest.mark.timeout(60)
@@ -27,11 +28,15 @@ class Recorder(discord.Client):
         self.edits: list[discord.Message] = []
         self.deletions: list[int] = []
         self.threads: list[discord.Thread] = []
+        self.types: list[str] = []
         self.resumes = 0
         self.readies = 0
 
     async def on_ready(self) -> None:
         self.readies += 1
+
+    async def on_socket_event_type(self, name: str) -> None:
+        self.types.append(name)
 
     async def on_resumed(self) -> None:
         self.resumes += 1
@@ -107,7 +112,7 @@ async def scene() -> AsyncIterator[Scene]:
         yield Scene(fake)
 
 
-# -- meeting -----------------------------------------------------------------------------------------------
+# -- meeting ------------------------------------------------------------------------------------------------
 
 
 async def test_login_gives_ready_with_guild_channel_and_self(scene: Scene) -> None:
@@ -153,7 +158,9 @@ async def test_members_are_sent_in_chunks_when_asked(scene: Scene) -> None:
             member = guild.get_member(int(scene.ada.id))
             assert member is not None
             assert member.display_name == "Ada"
-            assert sorted([one.id async for one in guild.fetch_members()]) == sorted(map(int, scene.guild.member_ids))
+            assert sorted([one.id async for one in guild.fetch_members()]) == sorted(
+                map(int, scene.guild.member_ids)
+            )
 
 
 async def test_wrong_token_is_refused(scene: Scene) -> None:
@@ -171,7 +178,7 @@ async def test_revoked_token_closes_the_gateway_with_4004(scene: Scene) -> None:
     client = Recorder()
     with scene.fake.library():
         work = asyncio.create_task(client.start(scene.fake.token))
-        await scene.fake.wait_connected()
+        await eventually(client.is_ready, "ready")
         scene.fake.revoke_token()
         with pytest.raises(discord.ConnectionClosed) as closed:
             await work
@@ -211,7 +218,31 @@ async def test_without_content_intent_only_mentions_and_dms_have_text(scene: Sce
         assert [m.content async for m in scene.place(client).history()] == [f"<@{bot_id}> for you", ""]
 
 
-# -- talking -----------------------------------------------------------------------------------------------
+async def test_places_appear_while_connected(scene: Scene) -> None:
+    """A new guild, channel, member and DM, and somebody typing, are announced to whoever is connected."""
+    scene.fake.configure(announce_dm_channels=True)
+    client = Recorder()
+    async with running(scene.fake, client):
+        annex = scene.fake.add_guild("Annex", members=[scene.ada], guild_id="1000000000000000000")
+        lobby = scene.fake.add_channel(annex, "lobby")
+        bob = scene.fake.add_user("bob")
+        scene.fake.add_member(annex, bob, nickname="Bobby")
+        await eventually(lambda: client.get_channel(int(lobby.id)) is not None, "the channel")
+        guild = client.get_guild(int(annex.id))
+        assert guild is not None
+        await eventually(lambda: guild.get_member(int(bob.id)) is not None, "the member")
+        assert guild.get_member(int(bob.id)).display_name == "Bobby"  # type: ignore[union-attr]
+        scene.fake.type(bob, lobby)
+        scene.fake.dm(bob)
+        await eventually(lambda: client.types[-2:] == ["TYPING_START", "CHANNEL_CREATE"], "typing and DM")
+        assert (await client.fetch_guild(int(annex.id))).name == "Annex"
+        opened = await (await client.fetch_user(int(bob.id))).create_dm()
+        assert opened.id == int(scene.fake.dm(bob).id)
+        scene.fake.remove_channel(lobby)
+        await eventually(lambda: client.get_channel(int(lobby.id)) is None, "the channel to go")
+
+
+# -- talking ------------------------------------------------------------------------------------------------
 
 
 async def test_message_in_guild_and_dm_arrive_whole(scene: Scene) -> None:
@@ -366,7 +397,7 @@ async def test_threads_by_the_bot_and_by_people(scene: Scene) -> None:
         assert sorted(one.name for one in active) == ["other", "story"]
 
 
-# -- refusals ----------------------------------------------------------------------------------------------
+# -- refusals -----------------------------------------------------------------------------------------------
 
 
 async def test_text_limits(scene: Scene) -> None:
@@ -429,7 +460,7 @@ async def test_nonce_gives_the_same_message_within_its_window(scene: Scene) -> N
         assert refused.value.code == 50035
 
 
-# -- slash commands ----------------------------------------------------------------------------------------
+# -- slash commands -----------------------------------------------------------------------------------------
 
 
 class Commander(Recorder):
@@ -509,6 +540,10 @@ async def test_slash_defer_then_edit_then_follow_up(scene: Scene) -> None:
         assert isinstance(user, discord.Member) and user.display_name == "Ada"
         assert client.interactions[0].locale is discord.Locale.german
         assert client.interactions[1].guild is None
+        first = client.interactions[0]
+        assert (await first.original_response()).content == "why x2"
+        await first.delete_original_response()
+        assert scene.fake.bot_texts(scene.general) == ["more"]
         forgotten = scene.fake.slash(scene.ada, scene.general, "memory forget", {"topic": "tea"})
         answer = await scene.fake.wait_for_message(scene.general, contains="forgot tea")
         assert answer.interaction_id == forgotten.id
@@ -551,6 +586,9 @@ async def test_late_and_repeated_answers_are_refused(scene: Scene) -> None:
         await eventually(lambda: bool(client.trouble), "the refusal")
         assert isinstance(client.trouble[0], discord.NotFound) and client.trouble[0].code == 10062
         assert (used.state, used.refusals, scene.fake.bot_messages()) == ("open", 1, [])
+        with pytest.raises(discord.NotFound) as unanswered:
+            await client.interactions[0].edit_original_response(content="anyway")
+        assert unanswered.value.code == 10015
         scene.fake.slash(scene.ada, scene.general, "now")
         hidden = await scene.fake.wait_for_message(scene.general, text="here")
         assert hidden.is_ephemeral
@@ -567,7 +605,7 @@ async def test_slash_with_nobody_there_is_not_delivered(scene: Scene) -> None:
     assert not scene.fake.slash(scene.ada, scene.general, "ask", registered=False).delivered
 
 
-# -- the gateway breaks ------------------------------------------------------------------------------------
+# -- the gateway breaks -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cut", ["drop", "reconnect", "close", "op9"])
@@ -677,7 +715,7 @@ async def test_outage_ends_and_the_client_comes_back(scene: Scene) -> None:
         assert scene.fake.bot_texts(scene.general) == ["back"]
 
 
-# -- REST breaks -------------------------------------------------------------------------------------------
+# -- REST breaks --------------------------------------------------------------------------------------------
 
 SEND = "POST /channels/{channel_id}/messages"
 
@@ -712,6 +750,22 @@ async def test_bucket_headers_are_obeyed_and_violations_counted(scene: Scene) ->
         assert statuses.count(429) >= 4 and answer.headers["Via"] and 0 < content["retry_after"] <= 0.4
         assert scene.fake.penalty_violations() == statuses.count(429) - 1
         assert answer.headers["Content-Type"] == "application/json"
+
+
+async def test_global_limit_stops_every_route(scene: Scene) -> None:
+    """With a global limit used up any route answers 429 marked as global, until it is lifted."""
+    scene.fake.limit("*", 2, 30.0)
+    headers = {"Authorization": f"Bot {scene.fake.token}"}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        for path, status in (("/users/@me", 200), ("/gateway/bot", 200), ("/oauth2/applications/@me", 429)):
+            async with session.get(scene.fake.api_url + path) as answer:
+                assert answer.status == status
+                content = await answer.json()
+        assert content["global"] is True
+        assert answer.headers["X-RateLimit-Scope"] == "global"
+        scene.fake.clear_limits()
+        async with session.get(f"{scene.fake.api_url}/users/@me") as answer:
+            assert answer.status == 200
 
 
 async def test_cloudflare_ban_has_no_via(scene: Scene) -> None:
@@ -799,7 +853,7 @@ async def test_faults_with_a_probability_repeat_with_the_seed() -> None:
             fake.configure(colour=1)
 
 
-# -- from another process ----------------------------------------------------------------------------------
+# -- from another process -----------------------------------------------------------------------------------
 
 
 async def test_control_process_offers_every_verb() -> None:
@@ -813,6 +867,7 @@ async def test_control_process_offers_every_verb() -> None:
         with point_library(about["api"], about["gateway"]):
             work = asyncio.create_task(client.start(about["token"]))
             await remote.call("wait_connected")
+            await eventually(client.is_ready, "ready")  # closed before, discord.py leaves a coroutine behind
             note = {"filename": "n.txt", "text": "noted"}
             said = await remote.call(
                 "say", user=ada["id"], channel=general["id"], text="hi", attachments=[note]
@@ -832,11 +887,44 @@ async def test_control_process_offers_every_verb() -> None:
     assert public - local == set(VERBS)
 
 
+KILLED = """
+import asyncio, sys, discord
+from tests.fakes.discord import point_library
+client = discord.Client(intents=discord.Intents.all(), guild_ready_timeout=0.1)
+@client.event
+async def on_message(message):
+    await message.channel.send("seen " + message.content, nonce=str(message.id))
+with point_library(sys.argv[1], sys.argv[2]):
+    asyncio.run(client.start(sys.argv[3]))
+"""
+
+
+async def test_killed_client_loses_the_gap_and_the_fake_remembers() -> None:
+    """A client killed with -9 leaves no session that helps the next one; the fake keeps what was said meanwhile."""
+    async with FakeDiscord() as fake:
+        scene = Scene(fake)
+        for round_number in range(2):
+            arguments = ["-c", KILLED, fake.api_url, fake.gateway_url, fake.token]
+            process = await asyncio.create_subprocess_exec(sys.executable, *arguments, cwd=REPOSITORY)
+            try:
+                await fake.wait_connected(timeout_s=30)
+                said = fake.say(scene.ada, scene.general, f"round {round_number}")
+                answer = await fake.wait_for_message(scene.general, text=f"seen round {round_number}")
+                assert answer.nonce == said.id
+            finally:
+                process.kill()
+                await process.wait()
+            await fake.wait_until(lambda: fake.connected_sessions() == 0, what="the end of the connection")
+            fake.say(scene.ada, scene.general, "nobody there")
+        assert fake.bot_texts() == ["seen round 0", "seen round 1"]
+        assert [m.text for m in fake.messages(scene.general)].count("nobody there") == 2
+
+
 async def control_refuses(remote: RemoteDiscord, channel_id: str) -> None:
     with pytest.raises(ControlError, match="no verb"):
         await remote.call("explode")
     with pytest.raises(ControlError, match="knows no user"):
-        await remote.call("say", user="1", channel=channel_id, text="?")
+        await remote.call("say", user=1, channel=channel_id, text="?")
     with pytest.raises(ControlError, match="argument"):
         await remote.call("say", nonsense=1)
     with pytest.raises(TimeoutError):

@@ -22,6 +22,8 @@ from config.names import Json, SessionId, TurnId
 
 NOW = datetime(2026, 11, 20, 9, 4, tzinfo=UTC)
 """A Friday; 18:04 in Tokyo."""
+LOCAL_NOW = NOW.astimezone(ZoneInfo("Europe/Berlin"))
+"""The same moment as a turn has it: in the zone of the daemon."""
 
 
 class MemoryDouble:
@@ -85,7 +87,7 @@ class RecordingToolbox:
             raise error
         self.ran.append(request)
         await asyncio.sleep(self._delay_s)
-        context = ToolContext(f"turn:{request.call_id}", NOW, self.memory)
+        context = ToolContext(f"turn:{request.call_id}", LOCAL_NOW, self.memory)
         result = await self._registry.run(request.name, request.arguments, context)
         outcome = ToolOutcome(request.call_id, request.name, result.content, result.is_error)
         self.steps.append(outcome)
@@ -112,7 +114,7 @@ def make_context(
         steps=tuple(steps),
         person_name=person_name,
         language=language,
-        now=NOW.astimezone(ZoneInfo("Europe/Berlin")),
+        now=LOCAL_NOW,
         model=model,
         temperature=temperature,
     )

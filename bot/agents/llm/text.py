@@ -17,19 +17,22 @@ class AnswerText:
 
     def feed(self, piece: str) -> str:
         self._held += piece
-        if self._state == "inside":
-            self._skip_thinking()
-        if self._state == "start":
-            begin = self._held.lstrip()
-            if begin.startswith(_OPEN):
-                self._state = "inside"
-                self._skip_thinking()
-            elif _OPEN.startswith(begin):
+        while self._state != "open":
+            if self._state == "inside":
+                _, closing, rest = self._held.partition(_CLOSE)
+                if not closing:
+                    self._held = self._held[
+                        -len(_CLOSE) :
+                    ]  # a closing tag may have begun; the thought is not kept
+                    return ""
+                self._held, self._state = rest, "start"
+            self._held = self._held.lstrip()
+            if self._held.startswith(_OPEN):
+                self._held, self._state = self._held[len(_OPEN) :], "inside"
+            elif _OPEN.startswith(self._held):
                 return ""
             else:
-                self._held, self._state = begin, "open"
-        if self._state != "open":
-            return ""
+                self._state = "open"
         # Servers that escape every non-ASCII letter may cut an emoji into two halves.
         keep = 1 if "\ud800" <= self._held[-1:] <= "\udbff" else 0
         ready, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
@@ -39,14 +42,6 @@ class AnswerText:
         """What was held back and turned out to be text."""
         ready, self._held = self._held, ""
         return "" if self._state == "inside" else self._show(ready)
-
-    def _skip_thinking(self) -> None:
-        _, closing, rest = self._held.partition(_CLOSE)
-        if closing:
-            self._held, self._state = rest, "start"
-        else:
-            # Only the end may matter still; the rest of a long thought is not kept.
-            self._held = self._held[-len(_CLOSE) :] if not self._held.endswith(_OPEN) else ""
 
     def _show(self, ready: str) -> str:
         whole = ready.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").replace("\x00", "")

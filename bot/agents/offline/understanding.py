@@ -94,7 +94,7 @@ def understand(text: str, language: Language) -> tuple[Request, ...]:
                     break
                 whole += fragments[end - 1].separator + following
                 end += 1
-            request = _recognise(whole, language)
+            request = _recognise(whole, language) or request
         if request:
             found.append(request)
         elif (rest := _bare(fragment.text)) and len(rest.split()) > 2:

@@ -128,10 +128,11 @@ class DiscordWorld:
         self.fake.fail(SEND, "status", status=403)
 
     async def outage(self, on: bool) -> None:
+        # nobody listens on its port: only then is it certain that a message was not sent
         if on:
-            self.fake.begin_outage()
+            await self.fake.stop()
         else:
-            self.fake.end_outage()
+            await self.fake.start()
 
     async def poison(self) -> None:
         self.fake.world.emit("MESSAGE_CREATE", {"id": "not a number", "channel_id": None, "author": 7})

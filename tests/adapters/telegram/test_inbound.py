@@ -84,7 +84,13 @@ def test_a_group_message_in_full():
         ("@our_bot hello", [("@our_bot", "mention", {})], "hello", True, False),
         ("@OUR_BOT hello", [("@OUR_BOT", "mention", {})], "hello", True, False),
         ("@our_bot, hello", [("@our_bot", "mention", {})], "hello", True, False),
-        ("@our_bot: /help me", [("@our_bot", "mention", {}), ("/help", "bot_command", {})], "/help me", True, False),
+        (
+            "@our_bot: /help me",
+            [("@our_bot", "mention", {}), ("/help", "bot_command", {})],
+            "/help me",
+            True,
+            False,
+        ),
         ("hello @our_bot !", [("@our_bot", "mention", {})], "hello @our_bot !", True, False),
         ("hello @other", [("@other", "mention", {})], "hello @other", False, False),
         ("hello @our_bot_2", [("@our_bot_2", "mention", {})], "hello @our_bot_2", False, False),
@@ -98,7 +104,13 @@ def test_a_group_message_in_full():
         ("/ask@our_bot\ntwo lines", [("/ask@our_bot", "bot_command", {})], "/ask\ntwo lines", True, False),
         ("/help@other_bot x", [("/help@other_bot", "bot_command", {})], "/help@other_bot x", False, True),
         ("see /help", [("/help", "bot_command", {})], "see /help", False, False),
-        ("a @our_bot /x", [("@our_bot", "mention", {}), ("/x", "bot_command", {})], "a @our_bot /x", True, False),
+        (
+            "a @our_bot /x",
+            [("@our_bot", "mention", {}), ("/x", "bot_command", {})],
+            "a @our_bot /x",
+            True,
+            False,
+        ),
     ],
 )
 def test_whom_a_group_message_addresses(text, marks, said, is_addressed, is_for_other):
@@ -175,7 +187,12 @@ def test_threads(fields, thread):
             "News",
             False,
         ),
-        ({"from": ..., "sender_chat": {"id": -1002, "type": "channel", "title": "News"}}, "-1002", "News", False),
+        (
+            {"from": ..., "sender_chat": {"id": -1002, "type": "channel", "title": "News"}},
+            "-1002",
+            "News",
+            False,
+        ),
         ({"from": {"id": 8, "is_bot": True, "first_name": "Robo"}}, "8", "Robo", True),
         ({"from": {"id": 8, "is_bot": False, "first_name": "X"}}, "8", "X", False),
     ],
@@ -186,7 +203,10 @@ def test_senders(fields, user_id, name, is_bot):
     assert (sender.user_id, sender.display_name, sender.is_bot) == (user_id, name, is_bot)
 
 
-SIZES = [FILE | {"file_id": "small", "width": 90, "height": 90}, FILE | {"file_id": "large", "width": 900, "height": 900}]
+SIZES = [
+    FILE | {"file_id": "small", "width": 90, "height": 90},
+    FILE | {"file_id": "large", "width": 900, "height": 900},
+]
 
 
 @pytest.mark.parametrize(
@@ -292,7 +312,11 @@ def test_a_migration_names_both_ids(chat_id, field, value):
 
 
 def press(data, **further):
-    query = {"id": "777", "from": ADA, "chat_instance": "c"} | ({"data": data} if data is not None else {}) | further
+    query = (
+        {"id": "777", "from": ADA, "chat_instance": "c"}
+        | ({"data": data} if data is not None else {})
+        | further
+    )
     return read({"update_id": 1, "callback_query": query})
 
 

@@ -10,20 +10,87 @@ from hypothesis import strategies as st
 
 from adapters.telegram import render as rendering
 from adapters.telegram.entities import utf16_length, utf16_offsets
-from adapters.telegram.render import MAX_TEXT_UTF16, REPEAT_MARK_UTF16, clean_text, formatted, is_visible, render
+from adapters.telegram.render import (
+    MAX_TEXT_UTF16,
+    REPEAT_MARK_UTF16,
+    clean_text,
+    formatted,
+    is_visible,
+    render,
+)
 from adapters.telegram.sending import REPEAT_MARKS
 from adapters.telegram.split import MAX_ENTITIES, is_grapheme_boundary, split
 
 WORDS = st.sampled_from(
-    ["word", "ünï", "😀", "👩‍👩‍👧", "🇩🇪🇫🇷", "e\u0301", "\u200b", "x" * 500, "a.b. c", "日本語。", " ", "  ", "\n", "\n\n"]
-    + ["`", "``", "```", "```py\n", "~~~\n", "**", "*", "_", "~~", "||", "[", "](https://e.org)", "](/x)", "<b>", "</b>"]
-    + ["<br>", "<!-- ", "List<String>", "> ", "> > ", "- ", "1. ", "- [ ] ", "# ", "| a | b |\n|---|---|\n| c || d |\n"]
-    + ["$x$", "$5", "\\(\\alpha\\)", "\\", "\r\n", "\t", "    code\n", "&lt;", "![i](https://e.org/p.png)", "\0", "\ud800"]
+    [
+        "word",
+        "ünï",
+        "😀",
+        "👩\u200d👩\u200d👧",
+        "🇩🇪🇫🇷",
+        "é",
+        "\u200b",
+        "x" * 500,
+        "a.b. c",
+        "日本語。",
+        " ",
+        "  ",
+        "\n",
+        "\n\n",
+        "`",
+        "``",
+        "```",
+        "```py\n",
+        "~~~\n",
+        "**",
+        "*",
+        "_",
+        "~~",
+        "||",
+        "[",
+        "](https://e.org)",
+        "](/x)",
+        "<b>",
+        "</b>",
+        "<br>",
+        "<!-- ",
+        "List<String>",
+        "> ",
+        "> > ",
+        "- ",
+        "1. ",
+        "- [ ] ",
+        "# ",
+        "| a | b |\n|---|---|\n| c || d |\n",
+        "$x$",
+        "$5",
+        "\\(\\alpha\\)",
+        "\\",
+        "\r\n",
+        "\t",
+        "    code\n",
+        "&lt;",
+        "![i](https://e.org/p.png)",
+        "\x00",
+        "\ud800",
+    ]
 )
 MARKDOWN = st.one_of(
-    st.text(max_size=300), st.lists(WORDS, max_size=60).map("".join), st.lists(WORDS, max_size=12).map(lambda w: "".join(w) * 40)
+    st.text(max_size=300),
+    st.lists(WORDS, max_size=60).map("".join),
+    st.lists(WORDS, max_size=12).map(lambda w: "".join(w) * 40),
 )
-NESTABLE = {"bold", "italic", "underline", "strikethrough", "spoiler", "blockquote", "text_link", "pre", "code"}
+NESTABLE = {
+    "bold",
+    "italic",
+    "underline",
+    "strikethrough",
+    "spoiler",
+    "blockquote",
+    "text_link",
+    "pre",
+    "code",
+}
 
 
 def check_chunk(chunk):
@@ -93,7 +160,10 @@ def test_cutting_keeps_all_but_white_space(text, limit):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.text(st.sampled_from("ae\u0301😀👩👧\u200d🇩🇪\ufe0f🏽\r\n각"), min_size=30, max_size=90), st.integers(24, 40))
+@given(
+    st.text(st.sampled_from("ae\u0301😀👩👧\u200d🇩🇪\ufe0f🏽\r\n각"), min_size=30, max_size=90),
+    st.integers(24, 40),
+)
 def test_cuts_keep_characters_whole(text, limit):
     """A cut comes inside what a reader sees as one character only if there is no other place for it."""
     offset = 0
@@ -237,7 +307,9 @@ def test_entities_that_telegram_refuses_are_left_out(monkeypatch):
         ("italic", 3, 4, {}),
         ("bold", 5, 4, {}),
     ]
-    entities = [telegramify_markdown.MessageEntity(kind, at, length, **more) for kind, at, length, more in bad]
+    entities = [
+        telegramify_markdown.MessageEntity(kind, at, length, **more) for kind, at, length, more in bad
+    ]
     monkeypatch.setattr(rendering.telegramify_markdown, "convert", lambda *_, **__: ("😀 abcdefgh", entities))
     (chunk,) = render("x")
     assert chunk.markup == [{"type": "italic", "offset": 3, "length": 4}]

@@ -19,7 +19,7 @@ from adapters.messages import Chunk
 from adapters.telegram.flood import FloodWatch
 from adapters.telegram.sending import REPEAT_MARKS
 from config.names import ChannelId, PlatformMessageId, ThreadId
-from tests.adapters.telegram.world import ACCOUNT, make_adapter, target_of
+from tests.adapters.telegram.world import ACCOUNT, make_adapter, target_of, until
 from tests.fakes.telegram import FakeTelegram
 
 HELLO = Chunk("hello")
@@ -240,7 +240,7 @@ async def test_a_busy_pool_is_unreachable(telegram, adapter, chat):
     telegram.fault("hang", "sendMessage", count=None)
     pool._max_connections = 1
     hanging = asyncio.create_task(adapter.send(target_of(chat), HELLO, "k"))
-    await telegram.wait_for_calls("sendMessage")
+    await until(lambda: bool(telegram.calls("sendMessage")))
     adapter._requests[1]._client.timeout.pool = 0.05
     with pytest.raises(Unreachable):
         await adapter.send(target_of(chat), HELLO, "k2")
@@ -300,7 +300,9 @@ async def test_a_429_without_a_delay_is_still_one(chat):
     """A limit that does not say how long is a limit with a wait of ours."""
 
     async def answer(_: web.Request) -> web.Response:
-        return web.json_response({"ok": False, "error_code": 429, "description": "Too Many Requests"}, status=429)
+        return web.json_response(
+            {"ok": False, "error_code": 429, "description": "Too Many Requests"}, status=429
+        )
 
     async with serving(answer) as url:
         adapter = make_adapter(FakeTelegram(), api_url=url)

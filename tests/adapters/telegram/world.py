@@ -48,8 +48,9 @@ def make_adapter(
 
 
 def target_of(chat: Chat, **further: Any) -> Target:
-    kind = "direct" if chat.type == "private" else "group"
-    return Target(ACCOUNT, ChannelId(str(chat.id)), kind, **further)
+    return Target(
+        ACCOUNT, ChannelId(str(chat.id)), "direct" if chat.type == "private" else "group", **further
+    )
 
 
 async def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:

@@ -105,7 +105,7 @@ def control_routes(fake: "FakeDiscord") -> list[web.RouteDef]:
 
 async def run(verb: Callable[..., Any], arguments: Any) -> Any:
     if not isinstance(arguments, dict):
-        raise ValueError("the arguments must be a JSON object")
+        raise TypeError("the arguments must be a JSON object")
     if "attachments" in arguments:
         arguments["attachments"] = [read_upload(one) for one in arguments["attachments"]]
     result = verb(**arguments)

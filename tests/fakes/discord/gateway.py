@@ -12,7 +12,7 @@ import socket
 import struct
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -148,7 +148,7 @@ class Gateway:
         for connection in list(self._connections):
             connection.abort(reset=False)
 
-    # -- sending events ------------------------------------------------------------------------------------------------
+    # -- sending events -------------------------------------------------------------------------------------
 
     def dispatch(self, event: Event) -> int:
         """Give an event to the sessions that want it; returns how many of them had a connection to get it on."""
@@ -198,7 +198,7 @@ class Gateway:
             if too_old or position >= MAX_FORGOTTEN_SESSIONS:
                 del self._sessions[session.id]
 
-    # -- breaking things -----------------------------------------------------------------------------------------------
+    # -- breaking things ------------------------------------------------------------------------------------
 
     def drop(self, *, reset: bool = False, forget: bool = False) -> int:
         live = list(self._connections)
@@ -253,7 +253,7 @@ class Gateway:
             connection.push(payload)
         return len(live)
 
-    # -- one connection ------------------------------------------------------------------------------------------------
+    # -- one connection -------------------------------------------------------------------------------------
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
         if self.outage == "reset":
@@ -261,18 +261,14 @@ class Gateway:
             return web.Response()
         if self.outage == "status":
             return web.Response(status=503, text="upstream connect error", headers={"Via": "1.1 google"})
-        compression = request.query.get("compress")
         peer = web.WebSocketResponse(timeout=0.5, compress=False, max_msg_size=1024 * 1024)
         await peer.prepare(request)
-        connection = Connection(peer, request.transport, packer(compression))
+        connection = Connection(peer, request.transport, packer(request.query.get("compress")))
         self._connections.add(connection)
         writer = asyncio.create_task(connection.write())
-        self._note("connect", connection, detail=compression or "none")
+        self._note("connect", connection, detail=request.query.get("compress", "none"))
         try:
-            if request.query.get("v") not in ("9", "10"):
-                raise Closing(4012, "Invalid API version.")
-            if request.query.get("encoding", "json") != "json" or (compression and connection._pack is None):
-                raise Closing(4002, "The fake speaks JSON, plain or zlib-stream.")
+            check_address(request.query)
             await self._serve(connection)
         except Closing as closing:
             self._close(connection, closing.code, closing.reason)
@@ -462,19 +458,42 @@ def shard_of(guild_id: str | None, shard_count: int) -> int:
     return 0 if guild_id is None else (int(guild_id) >> 22) % shard_count
 
 
+def check_address(query: Mapping[str, str]) -> None:
+    if query.get("v") not in ("9", "10"):
+        raise Closing(4012, "Invalid API version.")
+    if query.get("encoding", "json") != "json":
+        raise Closing(4002, "The fake speaks only JSON.")
+    if "compress" in query and packer(query["compress"]) is None:
+        raise Closing(
+            4002, "The fake speaks plain text, zlib-stream, and zstd-stream where this Python has zstd."
+        )
+
+
 def packer(compression: str | None) -> Packer | None:
     """A stream compressor: one context for the whole connection, flushed after every payload."""
     if compression == "zlib-stream":
         deflate = zlib.compressobj()
         return lambda text: deflate.compress(text.encode()) + deflate.flush(zlib.Z_SYNC_FLUSH)
     if compression == "zstd-stream":
-        try:
-            zstd: Any = importlib.import_module("compression.zstd")
-        except ImportError:
-            return None
+        return zstd_packer()
+    return None
+
+
+def zstd_packer() -> Packer | None:
+    """From the standard library (3.14) or the zstandard package: the two that make discord.py ask for zstd."""
+    try:
+        zstd: Any = importlib.import_module("compression.zstd")
+    except ImportError:
+        pass
+    else:
         stream = zstd.ZstdCompressor()
         return lambda text: bytes(stream.compress(text.encode(), stream.FLUSH_BLOCK))
-    return None
+    try:
+        zstandard: Any = importlib.import_module("zstandard")
+    except ImportError:
+        return None
+    block = zstandard.ZstdCompressor().compressobj()
+    return lambda text: bytes(block.compress(text.encode()) + block.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK))
 
 
 def abort(transport: asyncio.BaseTransport | None, *, reset: bool) -> None:

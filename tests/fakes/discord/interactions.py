@@ -30,7 +30,7 @@ class Interactions:
         self.board = board
         self._registry: dict[str | None, dict[tuple[int, str], JsonObject]] = {}
 
-    # -- the registry --------------------------------------------------------------------------------------------------
+    # -- the registry ---------------------------------------------------------------------------------------
 
     def commands(self, guild_id: str | None) -> list[JsonObject]:
         return list(self._registry.get(guild_id, {}).values())
@@ -108,7 +108,7 @@ class Interactions:
             command["guild_id"] = guild_id
         return command
 
-    # -- a person uses a command ---------------------------------------------------------------------------------------
+    # -- a person uses a command ----------------------------------------------------------------------------
 
     def use_command(
         self, user: User, channel: Channel, name: str, options: JsonObject, *, registered: bool
@@ -159,7 +159,7 @@ class Interactions:
             return None
         return command
 
-    # -- the bot answers -----------------------------------------------------------------------------------------------
+    # -- the bot answers ------------------------------------------------------------------------------------
 
     def answer(self, interaction_id: str, token: str, kind: int, draft: Draft) -> Interaction:
         """The first answer: in time, once, with the right token."""

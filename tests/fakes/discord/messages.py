@@ -71,7 +71,7 @@ class MessageBoard:
         self.world = world
         self._by_nonce: dict[str, Message] = {}
 
-    # -- reading a request ---------------------------------------------------------------------------------------------
+    # -- reading a request ----------------------------------------------------------------------------------
 
     def read_draft(self, body: Any, uploads: Sequence[Upload], *, path: str = "") -> Draft:
         """Check a request's message body; ``path`` is where it lies in the request (``data.`` in a callback)."""
@@ -120,7 +120,7 @@ class MessageBoard:
             given=frozenset(body),
         )
 
-    # -- writing -------------------------------------------------------------------------------------------------------
+    # -- writing --------------------------------------------------------------------------------------------
 
     def post(
         self,
@@ -171,7 +171,7 @@ class MessageBoard:
             draft,
             reply_to=None,
             interaction=interaction,
-            type=CHAT_INPUT_COMMAND if is_original else DEFAULT_MESSAGE,
+            kind=CHAT_INPUT_COMMAND if is_original else DEFAULT_MESSAGE,
             flags=LOADING if loading else 0,
         )
 
@@ -246,10 +246,10 @@ class MessageBoard:
         if message is not None:
             message.thread_id = thread.id
             self._tell("MESSAGE_UPDATE", message)
-            self._add(thread, owner, Draft(text=""), reply_to=message, type=THREAD_STARTER)
+            self._add(thread, owner, Draft(text=""), reply_to=message, kind=THREAD_STARTER)
         elif not is_private:
             self._add(
-                parent, owner, Draft(text=name), reply_to=None, type=THREAD_CREATED, thread_id=thread.id
+                parent, owner, Draft(text=name), reply_to=None, kind=THREAD_CREATED, thread_id=thread.id
             )
         return thread
 
@@ -287,7 +287,7 @@ class MessageBoard:
             data["member"] = member_payload(self.world.guilds[channel.guild_id], user, with_user=True)
         self._emit("TYPING_START", channel, data, GUILD_MESSAGE_TYPING, DIRECT_MESSAGE_TYPING)
 
-    # -- reading -------------------------------------------------------------------------------------------------------
+    # -- reading --------------------------------------------------------------------------------------------
 
     def find(self, channel_id: str, message_id: str) -> Message:
         channel = self.world.visible_channel(channel_id)
@@ -325,10 +325,13 @@ class MessageBoard:
         if channel.locked:
             raise errors.thread_archived()
 
-    # -- within --------------------------------------------------------------------------------------------------------
+    # -- within ---------------------------------------------------------------------------------------------
 
     def _known_nonce(self, draft: Draft) -> Message | None:
-        """The message already made with this nonce, in any channel: Discord asks only for the same author."""
+        """The message already made with this nonce, in any channel: the reference asks only for the same author.
+
+        What Discord does when that message is deleted is not documented; here it makes a new one.
+        """
         if draft.nonce is None or not draft.enforce_nonce:
             return None
         known = self._by_nonce.get(draft.nonce)
@@ -362,12 +365,13 @@ class MessageBoard:
         draft: Draft,
         *,
         reply_to: Message | None,
-        type: int | None = None,
+        kind: int | None = None,
         flags: int = 0,
         interaction: Interaction | None = None,
         thread_id: str | None = None,
     ) -> Message:
-        kind = type if type is not None else (REPLY if reply_to else DEFAULT_MESSAGE)
+        if kind is None:
+            kind = REPLY if reply_to else DEFAULT_MESSAGE
         text = draft.text or ""
         message = Message(
             id=self.world.snowflakes.make(),

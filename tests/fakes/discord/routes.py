@@ -23,7 +23,7 @@ from tests.fakes.discord.payloads import (
 
 NOTHING = Reply(204)
 
-# -- the bot itself ----------------------------------------------------------------------------------------------------
+# -- the bot itself -----------------------------------------------------------------------------------------
 
 
 def get_gateway(exchange: Exchange) -> Reply:
@@ -77,7 +77,7 @@ def open_dm(exchange: Exchange) -> Reply:
     return Reply(body=channel_payload(exchange.world, channel), result_id=channel.id)
 
 
-# -- channels and guilds -------------------------------------------------------------------------------------------------
+# -- channels and guilds ------------------------------------------------------------------------------------
 
 
 def get_channel(exchange: Exchange) -> Reply:
@@ -141,7 +141,7 @@ def get_active_threads(exchange: Exchange) -> Reply:
     )
 
 
-# -- messages ------------------------------------------------------------------------------------------------------------
+# -- messages -----------------------------------------------------------------------------------------------
 
 
 def get_messages(exchange: Exchange) -> Reply:
@@ -204,7 +204,7 @@ def get_reaction_users(exchange: Exchange) -> Reply:
     return Reply(body=reaction_users(exchange.world, addressed_message(exchange), exchange.params["emoji"]))
 
 
-# -- threads -------------------------------------------------------------------------------------------------------------
+# -- threads ------------------------------------------------------------------------------------------------
 
 
 def start_thread(exchange: Exchange) -> Reply:
@@ -243,7 +243,7 @@ def get_thread_members(exchange: Exchange) -> Reply:
     return Reply(body=[thread_member_payload(found, user_id) for user_id in found.thread_member_ids])
 
 
-# -- commands and interactions -------------------------------------------------------------------------------------------
+# -- commands and interactions ------------------------------------------------------------------------------
 
 
 def get_commands(exchange: Exchange) -> Reply:
@@ -335,7 +335,7 @@ def delete_answer(exchange: Exchange) -> Reply:
     return NOTHING
 
 
-# -- reading what was asked ----------------------------------------------------------------------------------------------
+# -- reading what was asked ---------------------------------------------------------------------------------
 
 
 def json_object(exchange: Exchange) -> dict[str, Any]:

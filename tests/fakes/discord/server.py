@@ -68,7 +68,7 @@ class FakeDiscord:
         self._port = port
         self._runner: web.AppRunner | None = None
 
-    # -- running ---------------------------------------------------------------------------------------------------
+    # -- running --------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -143,7 +143,7 @@ class FakeDiscord:
         self.clock.advance(seconds)
         return self.clock.now_s()
 
-    # -- the community ---------------------------------------------------------------------------------------------
+    # -- the community --------------------------------------------------------------------------------------
 
     @property
     def bot(self) -> User:
@@ -219,7 +219,7 @@ class FakeDiscord:
         """This person blocks the bot, or closed their DMs: sending answers 50007."""
         self.world.user(user).accepts_dms = not refuse
 
-    # -- what people do --------------------------------------------------------------------------------------------
+    # -- what people do -------------------------------------------------------------------------------------
 
     def say(
         self,
@@ -275,7 +275,7 @@ class FakeDiscord:
             self.world.user(user), self.world.channel(channel), name, options or {}, registered=registered
         )
 
-    # -- reading and waiting ---------------------------------------------------------------------------------------
+    # -- reading and waiting --------------------------------------------------------------------------------
 
     def message(self, message: Message | str) -> Message:
         return self.world.message(message)
@@ -424,7 +424,7 @@ class FakeDiscord:
             ) from None
         return fitting()[count - 1]
 
-    # -- faults ----------------------------------------------------------------------------------------------------
+    # -- faults ---------------------------------------------------------------------------------------------
 
     def fail(
         self,

@@ -69,24 +69,22 @@ class World:
         self.bot = self.add_user(bot_name, is_bot=True)
         self.application_id = self.bot.id
 
-    # -- looking things up, for scenarios (LookupError) and for requests (a refusal) ----------------------------------
+    # -- looking things up, for scenarios (LookupError) and for requests (a refusal) ------------------------
 
     def user(self, user: User | str) -> User:
-        return _known("user", self.users, user if isinstance(user, str) else user.id)
+        return _known("user", self.users, user)
 
     def guild(self, guild: Guild | str) -> Guild:
-        return _known("guild", self.guilds, guild if isinstance(guild, str) else guild.id)
+        return _known("guild", self.guilds, guild)
 
     def channel(self, channel: Channel | str) -> Channel:
-        return _known("channel", self.channels, channel if isinstance(channel, str) else channel.id)
+        return _known("channel", self.channels, channel)
 
     def message(self, message: Message | str) -> Message:
-        return _known("message", self.messages, message if isinstance(message, str) else message.id)
+        return _known("message", self.messages, message)
 
     def interaction(self, interaction: Interaction | str) -> Interaction:
-        return _known(
-            "interaction", self.interactions, interaction if isinstance(interaction, str) else interaction.id
-        )
+        return _known("interaction", self.interactions, interaction)
 
     def can_view(self, channel: Channel) -> bool:
         """Whether the bot sees this channel; a thread is as visible as its parent, a private one only to its members."""
@@ -119,7 +117,7 @@ class World:
             raise unknown_guild()
         return guild
 
-    # -- people and places ---------------------------------------------------------------------------------------------
+    # -- people and places ----------------------------------------------------------------------------------
 
     def add_user(
         self, username: str, *, global_name: str | None = None, is_bot: bool = False, locale: str = "en-US"
@@ -205,7 +203,7 @@ class World:
         self.note_change()
         return channel
 
-    # -- events ----------------------------------------------------------------------------------------------------------
+    # -- events ---------------------------------------------------------------------------------------------
 
     def announce(self, name: str, channel: Channel) -> None:
         self.emit(name, channel_payload(self, channel), guild_id=channel.guild_id, intent=GUILDS)
@@ -230,7 +228,8 @@ class World:
         await asyncio.shield(self._change)
 
 
-def _known(kind: str, there: dict[str, T], key: str) -> T:
+def _known(kind: str, there: dict[str, T], wanted: object) -> T:
+    key = str(getattr(wanted, "id", wanted))
     if key not in there:
         raise LookupError(f"the fake knows no {kind} with id {key!r}")
     return there[key]

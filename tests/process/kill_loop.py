@@ -1,0 +1,162 @@
+"""kill -9 at random moments while people write: `python -m tests.process.kill_loop --adapter memory --cycles 200`.
+
+Messages are written all the time; the daemon is killed a moment after its start, or a moment after it is ready, and
+started again. In the end all must be answered, and the checker looks. One line of figures; exit code 1 and the list on a violation.
+The same seed gives the same messages and pauses. Release figure: --cycles 1000 (about 15 minutes for the slowest platform).
+"""
+
+import argparse
+import asyncio
+import contextlib
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from tests.process.counterparties import PEOPLE
+from tests.process.daemon import Daemon, NotReady, quick_settings
+from tests.process.invariants import Findings, check
+from tests.process.talk import Talk
+
+_DURING_START = 0.25
+"""Share of kills that do not wait until it is ready."""
+_LONG_ABSENCE = 0.1
+"""Share of restarts on Discord that come so late that it no longer knows the nonces."""
+_EXCUSED = ("text",)
+"""A kill in the middle of a line leaves half of one; tracebacks are looked for by `check` line by line all the same."""
+
+
+@dataclass
+class Outcome:
+    adapter: str
+    cycles: int
+    seconds: float
+    start_s: float
+    findings: Findings
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def violations(self) -> list[str]:
+        return self.problems + self.findings.violations
+
+    def line(self) -> str:
+        return (
+            f"{self.adapter:<9} cycles {self.cycles}  {self.findings.figures()}"
+            f"  start {self.start_s * 1000:.0f} ms  {self.seconds:.1f} s"
+        )
+
+
+async def run(
+    adapter: str,
+    cycles: int,
+    folder: Path,
+    *,
+    seed: int = 1,
+    sessions: int = 5,
+    messages: int | None = None,
+    launch: Callable[[Daemon], None] = Daemon.launch,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Outcome:
+    """`launch` starts the daemon; mutation tests start a broken one."""
+    rng, words = random.Random(seed), random.Random(seed + 1)
+    total = messages if messages is not None else 4 * cycles
+    began = time.monotonic()
+    starts = []
+    problems: list[str] = []
+    async with PEOPLE[adapter]() as people:
+        settings = quick_settings(folder / "palaver.db", {"main": people.account()})
+        async with Daemon(folder, settings) as daemon:
+            talk = await Talk.begin(people, sessions)
+            # A first word in every chat: Discord tells nobody what was written in a channel the bot has never met.
+            launch(daemon)
+            await daemon.wait_ready()
+            for chat in talk.chats:
+                await talk.say(chat)
+            await talk.wait_answered(daemon, timeout_s=30)
+            is_over = asyncio.Event()
+            talking = asyncio.create_task(_talk_on(talk, words, total, is_over))
+            try:
+                for cycle in range(cycles):
+                    daemon.kill()
+                    if adapter == "discord" and rng.random() < _LONG_ABSENCE:
+                        await people.remote.call("advance", seconds=400)
+                    at = time.monotonic()
+                    launch(daemon)
+                    if rng.random() < _DURING_START:
+                        await asyncio.sleep(rng.uniform(0, 0.6))
+                        continue
+                    await daemon.wait_ready()
+                    starts.append(time.monotonic() - at)
+                    await asyncio.sleep(rng.uniform(0, 0.4))
+                    if cycle % 20 == 19:
+                        progress(f"{adapter} {cycle + 1}/{cycles}, {len(talk.said)} messages")
+            finally:
+                is_over.set()
+                await talking
+            daemon.kill()
+            launch(daemon)
+            try:
+                await daemon.wait_ready()
+                await talk.wait_answered(daemon, timeout_s=60)
+                if (code := await daemon.stop()) != 0:
+                    problems.append(f"exit code {code} at the end")
+            except NotReady as error:
+                problems.append(str(error))
+            daemon.end()
+            findings = check(
+                daemon.database,
+                f"{people.platform.name}.main",
+                people.platform,
+                talk.said,
+                await talk.shown(),
+                logs=[daemon.log],
+                secrets=people.secrets,
+                excused=_EXCUSED,
+            )
+    return Outcome(
+        adapter, cycles, time.monotonic() - began, median(starts) if starts else 0, findings, problems
+    )
+
+
+async def _talk_on(talk: Talk, rng: random.Random, total: int, is_over: asyncio.Event) -> None:
+    """Write, spread over the whole loop, whether or not anybody listens."""
+    while not is_over.is_set() and len(talk.said) < total + len(talk.chats):
+        await talk.say_something(rng)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(is_over.wait(), rng.uniform(0, 0.4))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--adapter", choices=sorted(PEOPLE), default="memory")
+    parser.add_argument("--cycles", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=None, help="default: another one each time, printed on failure")
+    parser.add_argument("--sessions", type=int, default=5)
+    parser.add_argument("--messages", type=int, default=None, help="most messages; default: 4 for each cycle")
+    parser.add_argument("--keep", type=Path, default=None, help="folder for database and log, kept afterwards")
+    arguments = parser.parse_args()
+    seed = arguments.seed if arguments.seed is not None else random.randrange(1_000_000)
+    with tempfile.TemporaryDirectory(prefix="palaver-kill-") as folder:
+        outcome = asyncio.run(
+            run(
+                arguments.adapter,
+                arguments.cycles,
+                arguments.keep or Path(folder),
+                seed=seed,
+                sessions=arguments.sessions,
+                messages=arguments.messages,
+                progress=lambda line: print(line, file=sys.stderr),
+            )
+        )
+    print(outcome.line(), flush=True)
+    for violation in outcome.violations:
+        print(f"  violation (seed {seed}): {violation}", file=sys.stderr)
+    return 1 if outcome.violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""One open transaction on an empty schema, for the many functions that need nothing more, and a whole SQLite store."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+
+import hypothesis
+import pytest
+
+from sessions.database.base import Transaction
+from sessions.database.sqlite import SqliteDatabase
+from tests.sessions.stores import TRANSACTIONS
+
+hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
+hypothesis.settings.register_profile("long", parent=hypothesis.settings.get_profile("default"), max_examples=5_000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(params=list(TRANSACTIONS))
+def tx(request: pytest.FixtureRequest) -> Iterator[Transaction]:
+    with TRANSACTIONS[request.param]() as transaction:
+        yield transaction
+
+
+@pytest.fixture
+async def database(tmp_path) -> AsyncIterator[SqliteDatabase]:
+    database = await SqliteDatabase.open(tmp_path / "palaver.db")
+    yield database
+    await database.close()
