@@ -8,9 +8,9 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
 import structlog
@@ -29,6 +29,7 @@ from bot.tools.builtin import builtin_tools
 from bot.tools.registry import ToolRegistry
 from bot.turns import Turns
 from bot.web.app import WebServer, build
+from config.errors import ConfigError
 from config.names import AccountId
 from config.settings import AccountSettings, Settings
 from sessions import inbox, lifecycle
@@ -42,11 +43,16 @@ TERMINAL: Final = AccountId("terminal.local")
 """The account of the chat in the terminal, which needs no configuration."""
 
 _ADAPTER_RESTART_S: Final = 5.0
+_CLOSE_TIMEOUT_S: Final = 6.0
 _DECLINED_KEPT_MS: Final = 7 * 24 * 3600 * 1000
 
 
 def sqlite_path(database_url: str) -> Path:
-    """The file that a sqlite URL names: `sqlite:///absolute/path`, `sqlite:relative/path`."""
+    """The file that a sqlite URL names: `sqlite:///absolute/path`, `sqlite:relative/path`. Raises: StoreUnavailable."""
+    if not database_url.startswith("sqlite:"):
+        raise StoreUnavailable(
+            "this Palaver stores in SQLite only", 'Set database_url = "sqlite:///var/lib/palaver/palaver.db".'
+        )
     rest = database_url.removeprefix("sqlite:")
     if rest.startswith("//"):
         parts = urlsplit(database_url)
@@ -56,10 +62,6 @@ def sqlite_path(database_url: str) -> Path:
 
 async def open_database(settings: Settings) -> Database:
     """Raises: StoreError."""
-    if not settings.database_url.startswith("sqlite:"):
-        raise StoreUnavailable(
-            "this Palaver stores in SQLite only", 'Set database_url = "sqlite:///var/lib/palaver/palaver.db".'
-        )
     return await SqliteDatabase.open(
         sqlite_path(settings.database_url),
         readers=settings.store.readers,
@@ -78,16 +80,21 @@ class App:
         *,
         now: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> None:
-        """Raises: catalogue.CatalogueError, registry.AdapterUnavailable, ValueError for unknown tools."""
+        """Raises: catalogue.CatalogueError, registry.AdapterUnavailable, ConfigError for tools or a model that cannot be had."""
         self.settings = settings
         self.database = database
         self._now = now
         self._stop = asyncio.Event()
-        self._interrupted = False
         self._agents: dict[str | None, Agent] = {}
         self._running: list[asyncio.Task[None]] = []
         self.telemetry = Telemetry()
         self.catalogue = catalogue.load(settings.language, settings.texts)
+        tools = ToolRegistry(builtin_tools())
+        check_tools(settings, tools.names)
+        for persona in {None, *(configured.persona for configured in accounts.values())}:
+            self._agent_for(
+                persona
+            )  # what is wrong with a model is said now, not to the first person who asks
         self.adapters: dict[AccountId, Adapter] = {
             account: registry.load(configured.platform)(
                 account,
@@ -114,7 +121,7 @@ class App:
             settings,
             self.catalogue,
             self.delivery,
-            ToolRegistry(builtin_tools()),
+            tools,
             self._agent_for,
             now=now,
             observe=self.telemetry.observe_turn,
@@ -183,7 +190,6 @@ class App:
         stopping = asyncio.create_task(self._stop.wait())
         ended = asyncio.create_task(asyncio.wait(hearing))
         await asyncio.wait([stopping, ended], return_when=asyncio.FIRST_COMPLETED)
-        self._interrupted = not ended.done()
         stopping.cancel()
         ended.cancel()
 
@@ -193,22 +199,19 @@ class App:
         self.health.is_stopping = True
         deadline = time.monotonic() + self.settings.shutdown_after_s
         log.info("daemon.stopping", turns_running=self.lanes.running)
-        await self.gateway.close("shutting down")
+        await self.gateway.close("shutting down", self.settings.shutdown_after_s)
         for task in self._running:
             task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        if self._running:
+            await asyncio.wait(self._running, timeout=_CLOSE_TIMEOUT_S)
         cut_off = await self.lanes.drain(max(0.0, deadline - time.monotonic()))
         unsent = await self.delivery.close(max(0.5, deadline - time.monotonic()))
         for account, adapter in self.adapters.items():
-            try:
-                async with asyncio.timeout(5):
-                    await adapter.close()
-            except Exception as error:  # one adapter's end must not keep the others from theirs
-                log.warning("adapter.close_failed", account=account, error=f"{type(error).__name__}: {error}")
+            await _let_go(account, adapter.close())
         for agent in self._agents.values():
-            await agent.close()
+            await _let_go(f"agent {agent.name}", agent.close())
         if self.web is not None:
-            await self.web.stop()
+            await _let_go("http", self.web.stop())
         await self.database.close()
         log.info("daemon.stopped", turns_cut_off=cut_off, channels_unsent=unsent)
 
@@ -237,18 +240,24 @@ class App:
                         self._now(),
                         expire_after_ms=int(rules.expire_after.total_seconds() * 1000),
                         archive_after_ms=int(rules.archive_after.total_seconds() * 1000),
-                        delete_after_ms=int(deletes_after.total_seconds() * 1000) if deletes_after else None,
+                        delete_after_ms=None
+                        if deletes_after is None
+                        else int(deletes_after.total_seconds() * 1000),
                     )
                 ):
                     touched += batch
                     await asyncio.sleep(0.02)
-                while await self.database.write(
+                forgotten = 0
+                while batch := await self.database.write(
                     lambda tx: inbox.forget_declined(tx, self._now() - _DECLINED_KEPT_MS)
                 ):
+                    forgotten += batch
                     await asyncio.sleep(0.02)
-                log.info("sessions.cleaned_up", sessions=touched)
+                log.info("sessions.cleaned_up", sessions=touched, declined_messages=forgotten)
             except StoreError as error:
                 log.error("sessions.cleanup_failed", reason=error.reason, hint=error.hint)
+            except Exception:  # the next round may do better; without one the store would grow for ever
+                log.exception("sessions.cleanup_failed")
 
     def agent_name(self) -> str:
         """What answers where no persona is set."""
@@ -261,8 +270,35 @@ class App:
         return self._agents[persona]
 
 
+def check(settings: Settings) -> None:
+    """What can be said of the settings without starting. Raises: CatalogueError, AdapterUnavailable, ConfigError."""
+    catalogue.load(settings.language, settings.texts)
+    check_tools(settings, ToolRegistry(builtin_tools()).names)
+    for account in accounts_of(settings).values():
+        registry.load(account.platform)
+
+
+def check_tools(settings: Settings, known: Iterable[str]) -> None:
+    """Raises: ConfigError for a tool that does not exist: it must not be left out silently."""
+    wanted = [("agent.tools", settings.agent.tools)]
+    wanted += [(f"personas.{name}.tools", persona.tools or ()) for name, persona in settings.personas.items()]
+    for path, names in wanted:
+        for name in names:
+            if name not in known:
+                raise ConfigError(path, f"there is no tool {name!r}", f"There are {', '.join(known)}")
+
+
+async def _let_go(what: str, closing: Awaitable[None]) -> None:
+    """Close one part; whatever is wrong with it must not keep the others from their end."""
+    try:
+        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+            await closing
+    except Exception as error:  # noqa: BLE001 - see above
+        log.warning("daemon.close_failed", part=what, error=f"{type(error).__name__}: {error}")
+
+
 def make_agent(settings: Settings, persona: str | None) -> Agent:
-    """The agent that the settings name, with the persona's model in the place of the general one."""
+    """The agent that the settings name, with the persona's model in the place of the general one. Raises: ConfigError."""
     match settings.agent.kind:
         case "scripted":
             from bot.agents.scripted import ScriptedAgent
@@ -275,7 +311,10 @@ def make_agent(settings: Settings, persona: str | None) -> Agent:
             agent = settings.agent
             if own is not None and own.model is not None:
                 agent = agent.model_copy(update={"model": own.model})
-            return LlmAgent(agent, environ=os.environ)
+            try:
+                return LlmAgent(agent, environ=os.environ)
+            except ValueError as error:
+                raise ConfigError("", str(error)) from error
         case _:
             from bot.agents.offline import OfflineAgent
 
@@ -297,7 +336,7 @@ async def serve(
     accounts: Mapping[AccountId, AccountSettings],
     *,
     database: Database | None = None,
-    on_started: Callable[[App], None] = lambda app: None,
+    on_started: Callable[[App], None] = lambda _app: None,
 ) -> None:
     """Run a daemon until it is stopped. Raises: StoreError, PortTaken and what `App` raises."""
     store = database or await open_database(settings)

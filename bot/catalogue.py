@@ -39,8 +39,11 @@ class Catalogue:
 def load(default: str = "en", folder: Path | None = None) -> Catalogue:
     """The shipped sentences with those in `folder` in their place.
 
-    Raises: CatalogueError for an unknown name, or braces that the shipped sentence does not have.
+    Raises: CatalogueError for a missing folder, an unknown name, or braces that the shipped sentence does not have.
     """
+    if folder is not None and not folder.is_dir():
+        msg = f"texts: there is no folder {folder}"
+        raise CatalogueError(msg)
     texts: dict[str, dict[str, str]] = {}
     for language in LANGUAGES:
         shipped = resources.files("bot.texts").joinpath(f"{language}.toml").read_text(encoding="utf-8")
@@ -66,11 +69,13 @@ def _read_own(file: Path, shipped: Mapping[str, str]) -> dict[str, str]:
             raise CatalogueError(msg)
         try:
             unknown = fields(text) - fields(shipped[name])
-        except ValueError as error:
+            if not unknown:
+                text.format(**dict.fromkeys(fields(text), ""))  # a mistake shows here, not before a person
+        except (ValueError, LookupError, AttributeError) as error:
             msg = f"{file}: {name}: {error}"
             raise CatalogueError(msg) from error
         if unknown:
-            msg = f"{file}: {name} uses {{{sorted(unknown)[0]}}}, which is not filled in here"
+            msg = f"{file}: {name} uses {{{min(unknown)}}}, which is not filled in here"
             raise CatalogueError(msg)
     return own
 

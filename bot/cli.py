@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import structlog
 import typer
 
+from adapters.registry import AdapterUnavailable
 from bot import app as daemon
 from bot import doctor as examination
 from bot import story
@@ -108,6 +109,10 @@ def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> No
     clashes = report.name_clashes()
     if clashes:
         _fail(CONFIGURATION, *clashes)
+    try:
+        daemon.check(loaded.settings)
+    except (CatalogueError, ConfigError, AdapterUnavailable) as error:
+        _fail(CONFIGURATION, str(error))
     typer.echo(report.as_json(loaded) if as_json else report.text(loaded))
 
 
@@ -262,14 +267,7 @@ def _finish(work: Coroutine[Any, Any, Any]) -> Any:
             f"http: {error}",
             "Set http.port (PALAVER_HTTP__PORT) to a free one, or http.enabled to false.",
         )
-    except (CatalogueError, ConfigError, ValueError) as error:
-        if isinstance(error, ValueError) and not isinstance(error, CatalogueError):
-            log.exception("daemon.failed")
-            _fail(
-                FAULT,
-                f"fault: {type(error).__name__}: {error}",
-                "This is a mistake in Palaver; please report it.",
-            )
+    except (CatalogueError, ConfigError, AdapterUnavailable) as error:
         _fail(CONFIGURATION, str(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

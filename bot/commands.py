@@ -1,7 +1,7 @@
 """The one table of commands, published to every platform and run inside the transaction that takes the message in.
 
-Owns names, arguments and what each command does. A command is a plain function of a transaction: it happens exactly once, together
-with its reply, and never waits behind a running turn.
+Owns names, arguments and what each command does. A command is a plain function of a transaction: it happens exactly
+once, together with its reply, and never waits behind a running turn.
 """
 
 import difflib
@@ -77,20 +77,21 @@ def parse(text: str) -> CommandCall | None:
     return CommandCall(match[1].lower(), (match[2] or "").strip()) if match else None
 
 
-def _start(at: CommandContext, argument: str) -> CommandResult:
+def _start(at: CommandContext, _payload: str) -> CommandResult:
     if at.message.channel_kind == "group":
         return CommandResult(at.say("start_group"))
     return CommandResult(at.say("start", name=at.person.display_name))
 
 
-def _help(at: CommandContext, argument: str) -> CommandResult:
-    lines = [at.say("help")]
-    for command in table_for(at.message.platform):
-        lines.append(at.say("help_line", name=command.name, description=at.say(f"command_{command.name}")))
-    return CommandResult("\n".join([*lines, at.say("help_end")]))
+def _help(at: CommandContext, _argument: str) -> CommandResult:
+    lines = [
+        at.say("help_line", name=command.name, description=at.say(f"command_{command.name}"))
+        for command in table_for(at.message.platform)
+    ]
+    return CommandResult("\n".join([at.say("help"), *lines, at.say("help_end")]))
 
 
-def _reset(at: CommandContext, argument: str) -> CommandResult:
+def _reset(at: CommandContext, _argument: str) -> CommandResult:
     if at.session is None:
         return CommandResult(at.say("reset_nothing"))
     is_busy = inbox.waiting(at.tx, at.session.id) > 0
@@ -103,20 +104,28 @@ def _stop(at: CommandContext, argument: str) -> CommandResult:
         return _wrong_argument(at, "stop", argument)
     sessions = inbox.unfinished_sessions(at.tx, at.key)
     unfinished = sum(inbox.waiting(at.tx, session_id) for session_id in sessions)
-    stopped = inbox.request_cancel(at.tx, sessions, at.now, with_queued=argument.lower() == "all")
     if not unfinished:
         return CommandResult(at.say("stop_nothing"))
+    running = inbox.request_cancel(at.tx, sessions, at.now, with_queued=False)
     if argument:
-        return CommandResult(at.say("stop_all", count=max(0, len(stopped) - 1)), stopped, sessions)
-    rest = unfinished - len(stopped)
-    if rest:
-        text = at.say("stop_waiting_one") if rest == 1 else at.say("stop_waiting", count=rest)
-    else:
-        text = at.say("stop_running")
-    return CommandResult(text, stopped)
+        queued = inbox.request_cancel(at.tx, sessions, at.now, with_queued=True)
+        if not queued:
+            return CommandResult(at.say("stop_running"), running)
+        text = at.say("stop_all_one") if len(queued) == 1 else at.say("stop_all", count=len(queued))
+        return CommandResult(text, [*running, *queued], sessions)
+    rest = unfinished - len(running)
+    if not running:
+        return CommandResult(
+            at.say("stop_not_begun_one") if rest == 1 else at.say("stop_not_begun", count=rest)
+        )
+    if not rest:
+        return CommandResult(at.say("stop_running"), running)
+    return CommandResult(
+        at.say("stop_waiting_one") if rest == 1 else at.say("stop_waiting", count=rest), running
+    )
 
 
-def _status(at: CommandContext, argument: str) -> CommandResult:
+def _status(at: CommandContext, _argument: str) -> CommandResult:
     session = at.session
     if session is None:
         return CommandResult(at.say("status_none"))
@@ -153,7 +162,9 @@ def _history(at: CommandContext, argument: str) -> CommandResult:
         return CommandResult(at.say("history_none"))
     pages = -(-page.total // HISTORY_PAGE)
     if page.number > pages:
-        return CommandResult(at.say("history_no_page", pages=pages))
+        return CommandResult(
+            at.say("history_one_page") if pages == 1 else at.say("history_no_page", pages=pages)
+        )
     lines = [at.say("history_title", page=page.number, pages=pages)]
     for message in page.messages:
         who = (
@@ -169,7 +180,7 @@ def _history(at: CommandContext, argument: str) -> CommandResult:
     return CommandResult("\n\n".join(lines))
 
 
-def _whoami(at: CommandContext, argument: str) -> CommandResult:
+def _whoami(at: CommandContext, _argument: str) -> CommandResult:
     lines = [
         at.say("whoami", name=at.person.display_name, platform=at.message.platform, user=at.message.user_id),
     ]

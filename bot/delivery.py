@@ -1,12 +1,13 @@
 """Outbox → governor → adapter: sends every chunk in order per channel, and keeps what the platform said about each.
 
-Owns the sender, one task per channel that has something waiting, and the policy for what an error means. Pace is `bot/governor.py`,
-the growing answer `bot/preview.py`, the rows `sessions/outbox.py`.
+Owns the sender, one task per channel that has something waiting, and the policy for what an error means. Pace is
+`bot/governor.py`, the growing answer `bot/preview.py`, the rows `sessions/outbox.py`.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import Context
 from typing import Final, TypeVar
 
 import structlog
@@ -46,7 +47,7 @@ class Delivery:
         governor: Governor,
         *,
         now: Callable[[], int] = lambda: int(time.time() * 1000),
-        count: Callable[[str, str], None] = lambda account, outcome: None,
+        count: Callable[[str, str], None] = lambda _account, _outcome: None,
     ) -> None:
         self._database = database
         self._settings = settings
@@ -58,6 +59,8 @@ class Delivery:
         self._count = count
         self._senders: dict[tuple[AccountId, ChannelId], asyncio.Task[None]] = {}
         self._again: set[tuple[AccountId, ChannelId]] = set()
+        self._moved: set[tuple[AccountId, ChannelId]] = set()
+        """Channels whose rows were readdressed under their sender's hands."""
         self._is_closed = False
         self.shows_tools_on: set[AccountId] = set()
         for account, adapter in adapters.items():
@@ -70,19 +73,18 @@ class Delivery:
     async def recover(self) -> int:
         """Take up what the last process left unsent, and the holds it was told. Gives the number of channels."""
         await self._database.write(outbox.recover)
-        waiting = 0
-        for account in self._adapters:
-            now = self._now()
-            for channel, until in await self._database.write(lambda tx, a=account: outbox.holds(tx, a, now)):  # type: ignore[misc]  # bound early
-                self._governor.hold(account, channel or None, (until - now) / 1000)
-            recent = await self._database.read(lambda tx, a=account: outbox.sent_since(tx, a, now - 60_000))  # type: ignore[misc]  # bound early
-            self._governor.remember(
-                account, [(channel, kind, (now - at) / 1000) for channel, kind, at in recent]
-            )
-            for channel in await self._database.read(lambda tx, a=account: outbox.channels_waiting(tx, a)):  # type: ignore[misc]  # bound early
-                self.notify(account, channel)
-                waiting += 1
-        return waiting
+        return sum([await self._recover(account) for account in self._adapters])
+
+    async def _recover(self, account: AccountId) -> int:
+        now = self._now()
+        for channel, until in await self._database.write(lambda tx: outbox.holds(tx, account, now)):
+            self._governor.hold(account, channel or None, (until - now) / 1000)
+        recent = await self._database.read(lambda tx: outbox.sent_since(tx, account, now - 60_000))
+        self._governor.remember(account, [(channel, kind, (now - at) / 1000) for channel, kind, at in recent])
+        channels = await self._database.read(lambda tx: outbox.channels_waiting(tx, account))
+        for channel in channels:
+            self.notify(account, channel)
+        return len(channels)
 
     def render(self, account: AccountId, text: str) -> list[Mapping[str, Json]]:
         """A reply as the chunks of the account's platform, ready for the outbox."""
@@ -100,14 +102,22 @@ class Delivery:
         if place in self._senders:
             self._again.add(place)
         elif not self._is_closed and account in self._adapters:
-            task = asyncio.create_task(self._send_all(account, channel), name=f"sender-{account}-{channel}")
+            task = asyncio.create_task(
+                self._send_all(account, channel),
+                name=f"sender-{account}-{channel}",
+                context=Context(),  # it serves many turns: its log lines must not name the one that woke it
+            )
             self._senders[place] = task
             task.add_done_callback(lambda task: self._ended(place, task))
 
     def move(self, account: AccountId, old: ChannelId, new: ChannelId) -> None:
         """A channel got another id; what waits for it was readdressed."""
-        self.notify(account, old)
-        self.notify(account, new)
+        sender = self._senders.get((account, old))
+        if sender is None:
+            self.notify(account, new)
+        else:  # it may be sending one of those rows right now: two senders would send it twice
+            self._moved.add((account, old))
+            sender.add_done_callback(lambda _: self.notify(account, new))
 
     def settle(self, account: AccountId, message_id: PlatformMessageId) -> None:
         """Nothing (more) will be sent for this message."""
@@ -148,6 +158,7 @@ class Delivery:
 
     def _ended(self, place: tuple[AccountId, ChannelId], task: asyncio.Task[None]) -> None:
         self._senders.pop(place, None)
+        self._moved.discard(place)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("delivery.sender_failed", account=place[0], channel=place[1], exc_info=error)
             asyncio.get_running_loop().call_later(_STORE_RETRY_S, self.notify, *place)
@@ -166,6 +177,9 @@ class Delivery:
             for chunk in chunks:
                 if not await self._send(chunk):
                     break  # order: nothing overtakes a chunk that has to wait
+                if (account, channel) in self._moved:
+                    self._moved.discard((account, channel))
+                    break
             else:
                 if len(chunks) < outbox.LARGEST_BATCH and (account, channel) not in self._again:
                     return
@@ -178,12 +192,13 @@ class Delivery:
             await asyncio.sleep(wait_ms / 1000)
         is_late = self._now() - chunk.created_at > self._settings.delivery.max_age.total_seconds() * 1000
         if is_late or chunk.attempts >= self._settings.delivery.max_attempts:
-            return await self._give_up(chunk, "failed", "too old" if is_late else "too many tries")
-        is_repeat = chunk.state in ("sending", "uncertain") and chunk.platform_message_id is None
+            return await self._give_up(chunk, "too old" if is_late else "too many tries")
+        is_repeat = _may_be_out(chunk)
         if is_repeat and not adapter.capabilities.is_idempotent:
             policy = self._accounts[account].on_uncertain
             if policy != "resend":
-                return await self._leave(chunk, asks=policy == "ask")
+                # Asking about the question itself could go on for ever.
+                return await self._leave(chunk, asks=policy == "ask" and chunk.kind != "notice")
         waited_ms = round(1000 * await self._governor.acquire(account, channel, chunk.address.channel_kind))
         needs_mark = not adapter.capabilities.is_idempotent or adapter.capabilities.forgets_keys
         if needs_mark and chunk.platform_message_id is None and chunk.state != "sending":
@@ -208,7 +223,8 @@ class Delivery:
                 chunk, Uncertain(account, f"{type(error).__name__}: {error}"), waited_ms
             )
         self._governor.answered(account)
-        await self._mark_sent(chunk, message_id, waited_ms, was_repeat=is_repeat)
+        is_shown_twice = is_repeat and not adapter.capabilities.is_idempotent
+        await self._mark_sent(chunk, message_id, waited_ms, was_repeat=is_shown_twice)
         return True
 
     async def _put_out(self, adapter: Adapter, chunk: OutgoingChunk, *, is_repeat: bool) -> PlatformMessageId:
@@ -277,7 +293,7 @@ class Delivery:
 
                 def hold(tx: Transaction) -> None:
                     outbox.hold(tx, account, held, until)
-                    outbox.put_off(tx, chunk.id, until, error.reason, waited_ms=waited_ms, counts=False)
+                    _put_off(tx, chunk, until, error.reason, waited_ms, counts=False)
 
                 await self._durably(lambda: self._database.write(hold))
                 return False
@@ -297,13 +313,16 @@ class Delivery:
                 return False
             case MessageGone():
                 self._governor.answered(account)
-                await self._durably(
-                    lambda: self._database.write(lambda tx: outbox.forget_message(tx, chunk.id))
-                )
+
+                def send_anew(tx: Transaction) -> None:
+                    outbox.put_off(tx, chunk.id, now, error.reason, waited_ms=waited_ms)
+                    outbox.forget_message(tx, chunk.id)
+
+                await self._durably(lambda: self._database.write(send_anew))
                 return False
             case Rejected():
                 self._governor.answered(account)
-                return await self._give_up(chunk, "failed", error.reason)
+                return await self._give_up(chunk, error.reason)
             case Uncertain() if chunk.platform_message_id is not None:  # an edit can be repeated
                 self._governor.failed(account)
                 await self._put_off(chunk, now, error.reason, waited_ms, counts=True)
@@ -325,14 +344,14 @@ class Delivery:
     ) -> None:
         await self._durably(
             lambda: self._database.write(
-                lambda tx: outbox.put_off(tx, chunk.id, until, reason, waited_ms=waited_ms, counts=counts)
+                lambda tx: _put_off(tx, chunk, until, reason, waited_ms, counts=counts)
             )
         )
 
     async def _leave(self, chunk: OutgoingChunk, *, asks: bool) -> bool:
         """The operator does not want uncertain sends repeated: leave it, and tell the person if so set."""
 
-        def leave(tx: Transaction) -> None:
+        def leave(tx: Transaction) -> bool:
             outbox.give_up(tx, chunk.id, "skipped", "may have been sent before an interruption", self._now())
             if asks:
                 text = self._catalogue.say("repeat_ask")
@@ -344,19 +363,22 @@ class Delivery:
                     self._now(),
                     first_part=9,
                 )
+            return outbox.is_settled(tx, chunk.address.inbox_id)
 
-        await self._durably(lambda: self._database.write(leave))
+        settled = await self._durably(lambda: self._database.write(leave))
         self._count(chunk.address.account, "skipped")
         self.notify(chunk.address.account, chunk.address.channel)
+        if settled:
+            await self._settle_by_inbox(chunk)
         return True
 
-    async def _give_up(self, chunk: OutgoingChunk, state: str, reason: str) -> bool:
+    async def _give_up(self, chunk: OutgoingChunk, reason: str) -> bool:
         def give_up(tx: Transaction) -> bool:
             outbox.give_up(tx, chunk.id, "failed", reason, self._now())
             return outbox.is_settled(tx, chunk.address.inbox_id)
 
         settled = await self._durably(lambda: self._database.write(give_up))
-        self._count(chunk.address.account, state)
+        self._count(chunk.address.account, "failed")
         log.error(
             "delivery.chunk_given_up",
             account=chunk.address.account,
@@ -384,6 +406,20 @@ class Delivery:
             except StoreError as error:
                 log.error("delivery.store_waited", reason=error.reason, hint=error.hint)
                 await asyncio.sleep(_STORE_RETRY_S)
+
+
+def _may_be_out(chunk: OutgoingChunk) -> bool:
+    """An earlier try was begun and never heard of again."""
+    return chunk.state in ("sending", "uncertain") and chunk.platform_message_id is None
+
+
+def _put_off(
+    tx: Transaction, chunk: OutgoingChunk, until: int, reason: str, waited_ms: int, *, counts: bool
+) -> None:
+    """This try was certainly not sent; whether an earlier one was stays as open as it is."""
+    outbox.put_off(tx, chunk.id, until, reason, waited_ms=waited_ms, counts=counts)
+    if _may_be_out(chunk):
+        outbox.begin(tx, chunk.id)
 
 
 def target_of(address: Address) -> Target:

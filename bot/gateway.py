@@ -5,9 +5,10 @@ platform. Running turns is `bot/lanes.py`, sending replies is `bot/delivery.py`;
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol, TypeVar
 
 import structlog
@@ -30,6 +31,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 _ROOM_CHECK_S = 1.0
+_FLOOD_LOOK = 1000
 
 
 class LanesPort(Protocol):
@@ -39,7 +41,7 @@ class LanesPort(Protocol):
     def release(self) -> None: ...
     def start(self, claim: Claim) -> None: ...
     def notify(self, session_id: SessionId) -> None: ...
-    def wait_notice(self, turn_id: TurnId) -> None: ...
+    def wait_notice(self, turn_id: TurnId, language: str | None) -> None: ...
     def stop(self, turn_ids: Sequence[TurnId]) -> None: ...
 
 
@@ -61,6 +63,7 @@ class _Taken:
     session_id: SessionId | None = None
     ahead: int = 0
     claim: Claim | None = None
+    language: str | None = None
     has_reply: bool = False
     stop_turns: Sequence[TurnId] = ()
     wake_sessions: Sequence[SessionId] = ()
@@ -81,7 +84,7 @@ class Gateway:
         *,
         agent_name: Callable[[str | None], str],
         now: Callable[[], int] = lambda: int(time.time() * 1000),
-        count: Callable[[str, str], None] = lambda account, outcome: None,
+        count: Callable[[str, str], None] = lambda _account, _outcome: None,
     ) -> None:
         self._database = database
         self._settings = settings
@@ -97,11 +100,11 @@ class Gateway:
         self._room_checked_at = float("-inf")
         self._has_room = True
 
-    async def close(self, reason: str) -> None:
-        """Take nothing in any more; what is being taken in is finished."""
+    async def close(self, reason: str, timeout_s: float | None = None) -> None:
+        """Take nothing in any more; what is being taken in is finished, unless the store hangs for so long."""
         self._closed_because = reason
         if self._under_way:
-            await asyncio.wait(list(self._under_way))
+            await asyncio.wait(list(self._under_way), timeout=timeout_s)
 
     async def deliver(self, message: InboundMessage) -> Receipt:
         self._check_open()
@@ -116,6 +119,14 @@ class Gateway:
         taken: _Taken | None = None
         try:
             taken = await self._write(lambda tx: self._take_in(tx, message, may_claim=may_claim))
+        except IntakeClosed:
+            raise
+        except Exception as error:
+            # A message that nobody can take in (a fault of ours, text that no database holds) must not hold up its feed.
+            log.exception("gateway.intake_faulted", account=message.account, message_id=message.message_id)
+            await self._set_aside(message, f"{type(error).__name__}: {error}")
+            self._delivery.settle(message.account, message.message_id)
+            return Receipt("declined", "quarantined")
         finally:
             if may_claim and (taken is None or taken.claim is None):
                 self._lanes.release()
@@ -124,6 +135,13 @@ class Gateway:
 
     async def quarantine(self, account: AccountId, raw: bytes, reason: str) -> None:
         self._check_open()
+        await self._quarantine(account, raw, reason)
+
+    async def _set_aside(self, message: InboundMessage, reason: str) -> None:
+        raw = json.dumps(asdict(message), default=str).encode()
+        await self._quarantine(message.account, raw, reason.encode("utf-8", "replace").decode())
+
+    async def _quarantine(self, account: AccountId, raw: bytes, reason: str) -> None:
         number = await self._write(lambda tx: inbox.quarantine(tx, account, raw, reason, self._now()))
         self._count(account, "quarantined")
         log.warning("gateway.update_quarantined", account=account, number=number, reason=reason)
@@ -180,12 +198,12 @@ class Gateway:
             return self._decline(tx, message, incoming, person, decision, now)
         if person.was_told_declined:
             people.forget_declined(tx, incoming.platform, incoming.user_id)
-        if message.is_edit:
-            return self._take_edit(tx, incoming, person, now)
         call = commands.parse(message.text) if not message.attachments else None
         if call is not None and call.name == "ask" and call.argument:
-            incoming = replace(incoming, text=call.argument)
-        elif call is not None:
+            incoming, call = replace(incoming, text=call.argument), None
+        if message.is_edit:
+            return self._take_edit(tx, incoming, person, now)
+        if call is not None:
             return self._run_command(tx, incoming, person, call, now)
         return self._accept(tx, message, incoming, person, now, may_claim=may_claim)
 
@@ -229,6 +247,7 @@ class Gateway:
             session_id=session.id,
             ahead=queued.ahead,
             claim=claim,
+            language=person.language,
             is_new_session=is_new,
         )
 
@@ -246,6 +265,8 @@ class Gateway:
         receipt = Receipt("declined", decision.reason)
         if decision.text is None:
             return _Taken(receipt)
+        if decision.reason == "queue_full" and _is_told(tx, incoming):
+            return _Taken(receipt)
         if decision.is_told_once and not people.tell_declined_once(
             tx, incoming.platform, incoming.user_id, now
         ):
@@ -262,8 +283,7 @@ class Gateway:
             limit=limit,
             **values,
         )
-        self._reply(tx, address, "notice", text, now)
-        return _Taken(receipt, has_reply=True)
+        return _Taken(receipt, has_reply=self._reply(tx, address, "notice", text, now))
 
     def _take_edit(self, tx: Transaction, incoming: Incoming, person: Person, now: int) -> _Taken:
         outcome = inbox.replace_text(tx, incoming, now)
@@ -310,10 +330,12 @@ class Gateway:
             person_id=person.id,
             session_id=session.id if session else None,
         )
-        self._reply(tx, address, "command", result.text, now, session_id=session.id if session else None)
+        has_reply = self._reply(
+            tx, address, "command", result.text, now, session_id=session.id if session else None
+        )
         return _Taken(
             Receipt("accepted", "command"),
-            has_reply=True,
+            has_reply=has_reply,
             stop_turns=result.stop_turns,
             wake_sessions=result.wake_sessions,
         )
@@ -327,10 +349,11 @@ class Gateway:
         now: int,
         *,
         session_id: SessionId | None = None,
-    ) -> None:
-        outbox.add(
-            tx, address, kind, self._delivery.render(address.account, text), now, session_id=session_id
-        )
+    ) -> bool:
+        """False if there is nothing to be seen in the text: an operator's own file may silence a sentence."""
+        chunks = self._delivery.render(address.account, text)
+        outbox.add(tx, address, kind, chunks, now, session_id=session_id)
+        return bool(chunks)
 
     def _follow_up(self, message: InboundMessage, taken: _Taken) -> None:
         receipt = taken.receipt
@@ -352,7 +375,7 @@ class Gateway:
         elif taken.session_id is not None:
             self._lanes.notify(taken.session_id)
         if taken.turn_id is not None and taken.ahead:
-            self._lanes.wait_notice(taken.turn_id)
+            self._lanes.wait_notice(taken.turn_id, taken.language)
         if taken.stop_turns:
             self._lanes.stop(taken.stop_turns)
         for session_id in taken.wake_sessions:
@@ -361,6 +384,12 @@ class Gateway:
             self._delivery.notify(message.account, message.channel)
         elif taken.turn_id is None:
             self._delivery.settle(message.account, message.message_id)
+
+
+def _is_told(tx: Transaction, message: Incoming) -> bool:
+    """A notice is on its way already: a flood must not earn a flood of answers, behind which the real ones would wait."""
+    waiting = outbox.waiting(tx, message.account, message.channel, limit=_FLOOD_LOOK)
+    return any(chunk.kind == "notice" for chunk in waiting)
 
 
 def _as_incoming(message: InboundMessage) -> Incoming:

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
@@ -24,15 +25,15 @@ _STORE_RETRY_S = 1.0
 
 
 class TurnRunner(Protocol):
-    async def run(self, claim: Claim, *, may_continue: bool) -> tuple[Claim | None, bool]:
-        """Run a turn to its end. Gives the session's next claim (taken with the result, if `may_continue`) and whether the
-        session may have more turns waiting.
+    async def run(self, claim: Claim, *, may_continue: Callable[[], bool]) -> tuple[Claim | None, bool]:
+        """Run a turn to its end. Gives the session's next claim (taken with the result, if `may_continue()` then) and whether
+        the session may have more turns waiting.
         """
 
     def stop(self, turn_id: TurnId) -> None:
         """End a turn that is running, at once; its person asked for it."""
 
-    async def tell_wait(self, turn_id: TurnId) -> None:
+    async def tell_wait(self, turn_id: TurnId, language: str | None) -> None:
         """If the turn still waits, tell its person how many are ahead."""
 
 
@@ -59,7 +60,7 @@ class Lanes:
         self._again: set[SessionId] = set()
         """Sessions that were notified while they ran: they are looked at once more."""
         self._handed: dict[SessionId, Claim] = {}
-        """Claims made with an acceptance while the session's task was at its very end."""
+        """Claims made with an acceptance, until the session's task takes them up."""
         self._reserved = 0
         self._is_draining = False
         self._notices: set[asyncio.TimerHandle] = set()
@@ -109,16 +110,23 @@ class Lanes:
     def start(self, claim: Claim) -> None:
         """Run a turn that was claimed with its acceptance, in the place reserved for it."""
         self._reserved -= 1
+        if self._is_draining:
+            return  # it stays as a row for the next start
+        self._handed[claim.session_id] = claim
         if claim.session_id in self._running:
-            self._handed[claim.session_id] = claim
-        elif not self._is_draining:  # else it stays as a row for the next start
-            self._spawn(claim.session_id, claim)
+            self._fill()  # its task is at its very end and takes the claim up after it; the reserved place is free
+        else:
+            self._spawn(claim.session_id)
 
     def stop(self, turn_ids: Sequence[TurnId]) -> None:
+        """End turns that are running, or about to."""
+        for session_id, claim in self._handed.items():
+            if claim.turn_id in turn_ids:
+                self._handed[session_id] = replace(claim, is_cancelled=True)
         for turn_id in turn_ids:
             self._runner.stop(turn_id)
 
-    def wait_notice(self, turn_id: TurnId) -> None:
+    def wait_notice(self, turn_id: TurnId, language: str | None) -> None:
         """Tell the person about the wait, should it last."""
         if self._notice_after_s <= 0 or self._is_draining:
             return
@@ -127,7 +135,7 @@ class Lanes:
 
         def due() -> None:
             self._notices.discard(handle)
-            self._spawn_background(self._runner.tell_wait(turn_id))
+            self._spawn_background(self._runner.tell_wait(turn_id, language))
 
         handle = loop.call_later(self._notice_after_s, due)
         self._notices.add(handle)
@@ -157,39 +165,35 @@ class Lanes:
             session_id = self._ready.popleft()
             self._is_ready.discard(session_id)
             if session_id not in self._running:
-                self._spawn(session_id, None)
+                self._spawn(session_id)
 
-    def _spawn(self, session_id: SessionId, claim: Claim | None) -> None:
-        task = asyncio.create_task(self._run_session(session_id, claim), name=f"lane-{session_id}")
+    def _spawn(self, session_id: SessionId) -> None:
+        task = asyncio.create_task(self._run_session(session_id), name=f"lane-{session_id}")
         self._running[session_id] = task
         task.add_done_callback(lambda task: self._ended(session_id, task))
 
     def _ended(self, session_id: SessionId, task: asyncio.Task[None]) -> None:
-        if self._running.get(session_id) is task:
-            del self._running[session_id]
+        del self._running[session_id]
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("lanes.lane_failed", session_id=session_id, exc_info=error)
-        handed = self._handed.pop(session_id, None)
-        if handed is not None and not self._is_draining:
-            self._spawn(session_id, handed)
+        if session_id in self._handed and not self._is_draining:
+            self._spawn(session_id)
         elif session_id in self._again:
             self._again.discard(session_id)
             self.notify(session_id)
         self._fill()
 
-    async def _run_session(self, session_id: SessionId, claim: Claim | None) -> None:
-        while True:
-            if claim is None:
-                self._again.discard(session_id)
-                claim = await self._claim(session_id)
-                if claim is None:
-                    return
-            may_continue = not self._ready and not self._is_draining
-            claim, has_more = await self._runner.run(claim, may_continue=may_continue)
-            if claim is None:
-                if has_more and not self._is_draining:
-                    self._again.add(session_id)  # to the end of the line
-                return
+    async def _run_session(self, session_id: SessionId) -> None:
+        """Run the session's turns until there is none, or until others wait for the place."""
+        self._again.discard(session_id)
+        claim = self._handed.pop(session_id, None) or await self._claim(session_id)
+        has_more = False
+        while claim is not None:
+            claim, has_more = await self._runner.run(
+                claim, may_continue=lambda: not self._ready and not self._is_draining
+            )
+        if has_more:
+            self._again.add(session_id)  # to the end of the line
 
     async def _claim(self, session_id: SessionId) -> Claim | None:
         while True:

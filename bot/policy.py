@@ -1,7 +1,7 @@
 """May this person talk here, is the bot addressed, whose session is it: every decision with its reason.
 
-Owns the rules, as plain functions of settings and facts; nothing here reads the store or sends anything. The reasons are
-words of a fixed list that the log, `palaver why` and the tests share.
+Owns the rules, as plain functions of settings and facts; nothing here reads the store or sends anything. The reasons
+are words of a fixed list that the log, `palaver why` and the tests share.
 """
 
 from dataclasses import dataclass
@@ -54,15 +54,15 @@ def decide(message: InboundMessage, person: Person, access: AccessSettings, max_
         return Decision("not_addressed")
     if person.role == "blocked" or _is_listed(message, access.block):
         return Decision("blocked")
-    if person.role != "operator" and not _is_listed(message, access.allow):
-        text = "stranger" if access.contact else "stranger_anyone"
-        return Decision("stranger", text, is_told_once=True)
     if (
         message.channel_kind == "group"
         and "*" not in access.allow_channels
         and message.channel not in access.allow_channels
     ):
         return Decision("channel_not_allowed")
+    if person.role != "operator" and not _is_listed(message, access.allow):
+        text = "stranger" if access.contact else "stranger_anyone"
+        return Decision("stranger", text, is_told_once=True)
     if message.unsupported is not None:
         return Decision("unsupported", f"unsupported_{message.unsupported}")
     if not message.text.strip() and not message.attachments:

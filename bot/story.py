@@ -83,15 +83,15 @@ def _answered(trace: Trace) -> list[str]:
     word = "answered" if turn["status"] == "completed" else turn["status"]
     at = _time(turn["finished_at"]) if turn["finished_at"] else "            "
     lines = [_line(word, f"{at}  {', '.join(facts)}")]
-    for call in trace.tool_calls:
-        if call["outcome"] != "ok":
-            lines.append(
-                _line(
-                    "",
-                    f"tool {call['name']} failed: {call['result']}"
-                    + (f" ({call['cause']})" if call["cause"] else ""),
-                )
-            )
+    lines += [
+        _line(
+            "",
+            f"tool {call['name']} failed: {call['result']}"
+            + (f" ({call['cause']})" if call["cause"] else ""),
+        )
+        for call in trace.tool_calls
+        if call["outcome"] != "ok"
+    ]
     for error in trace.errors:
         lines.append(
             _line(

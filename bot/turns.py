@@ -1,15 +1,15 @@
 """One turn: context → agent → steps recorded → finish.
 
-Owns the deadline, the recording of steps and tool calls, what a failure becomes, and the one transaction that ends a turn: answer,
-counters, status and the reply's chunks, fenced by the claim. Which turn runs when is `bot/lanes.py`; how a reply travels is
-`bot/delivery.py`.
+Owns the deadline, the recording of steps and tool calls, what a failure becomes, and the one transaction that ends a
+turn: answer, counters, status and the reply's chunks, fenced by the claim. Which turn runs when is `bot/lanes.py`; how a
+reply travels is `bot/delivery.py`.
 """
 
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol, TypeVar
 
@@ -33,8 +33,8 @@ from bot.agents.base import (
     Final as FinalEvent,
 )
 from bot.catalogue import Catalogue
-from bot.tools.registry import ToolContext, ToolRegistry
-from config.names import AccountId, ChannelId, Json, SessionId, TurnId
+from bot.tools.registry import ToolContext, ToolRegistry, ToolResult
+from config.names import AccountId, ChannelId, Json, PlatformMessageId, SessionId, TurnId
 from config.settings import Settings
 from sessions import context, history, inbox, lifecycle, outbox
 from sessions.database.base import Database, Transaction
@@ -45,7 +45,16 @@ from sessions.scope import SessionOnly
 T = TypeVar("T")
 log = structlog.get_logger()
 
+_ENDED: Final[Mapping[TurnStatus, str]] = {
+    "completed": "turn.completed",
+    "failed": "turn.failed",
+    "timeout": "turn.timed_out",
+    "cancelled": "turn.cancelled",
+}
+"""The event that a turn's one canonical line carries."""
+
 _REFERENCE_LETTERS: Final = "23456789ABCDEFGHJKMNPQRSTVWXYZ"  # none that are read for one another
+_NO_USAGE: Final = Usage()
 _STORE_RETRY_S: Final = 1.0
 _STOP_GRACE_S: Final = (
     2.0  # an agent that does not end by then is left behind; the fence refuses its late result
@@ -67,12 +76,17 @@ class Preview(Protocol):
     @property
     def text(self) -> str: ...
 
+    @property
+    def is_begun(self) -> bool:
+        """Something may stand on the screen, which the turn's reply has to replace."""
+
 
 class DeliveryPort(Protocol):
     """What a turn asks of the delivery."""
 
     def render(self, account: AccountId, text: str) -> list[Mapping[str, Json]]: ...
     def notify(self, account: AccountId, channel: ChannelId) -> None: ...
+    def settle(self, account: AccountId, message_id: PlatformMessageId) -> None: ...
     def open_preview(self, claim: Claim) -> Preview: ...
     def shows_tools(self, account: AccountId) -> bool: ...
 
@@ -94,12 +108,16 @@ class _Run:
 
     claim: Claim
     preview: Preview
-    agent: Agent
+    agent_name: str | None = None
     started: float = field(default_factory=time.monotonic)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Its person asked for an end."""
     unsaved: ModelAnswer | None = None
     """The latest answer, not recorded yet: if it is the last one, it is committed together with the result."""
     next_step: int = 1
-    usage: Usage = Usage()
+    answer_step: int = 0
+    """Number of the answer whose tools are being called."""
+    usage: Usage = _NO_USAGE
     tools_used: list[str] = field(default_factory=list)
     steps: list[RecordedStep] = field(default_factory=list)
 
@@ -117,7 +135,7 @@ class Turns:
         agent_for: Callable[[str | None], Agent],
         *,
         now: Callable[[], int] = lambda: int(time.time() * 1000),
-        observe: Callable[[str, float], None] = lambda status, seconds: None,
+        observe: Callable[[str, float], None] = lambda _status, _seconds: None,
     ) -> None:
         self._database = database
         self._settings = settings
@@ -127,33 +145,43 @@ class Turns:
         self._agent_for = agent_for
         self._now = now
         self._observe = observe
-        self._working: dict[TurnId, asyncio.Task[_Outcome]] = {}
-        self._stopped: set[TurnId] = set()
+        self._running: dict[TurnId, _Run] = {}
 
     def stop(self, turn_id: TurnId) -> None:
         """End a running turn at once; a turn that is not running is not touched."""
-        task = self._working.get(turn_id)
-        if task is not None:
-            self._stopped.add(turn_id)
-            task.cancel()
+        if (run := self._running.get(turn_id)) is not None:
+            run.stopping.set()
 
-    async def run(self, claim: Claim, *, may_continue: bool) -> tuple[Claim | None, bool]:
+    async def run(self, claim: Claim, *, may_continue: Callable[[], bool]) -> tuple[Claim | None, bool]:
         """Run a turn to its end and store the result. Cancelled from outside, it stores nothing and stays as a row."""
         with structlog.contextvars.bound_contextvars(
-            account=claim.address.account, session_id=claim.session_id, turn_id=claim.turn_id
+            platform=claim.address.account.partition(".")[0],
+            account=claim.address.account,
+            session_id=claim.session_id,
+            turn_id=claim.turn_id,
         ):
-            preview = self._delivery.open_preview(claim)
-            run = _Run(claim, preview, self._agent_for(claim.persona))
+            run = _Run(claim, self._delivery.open_preview(claim))
+            self._running[claim.turn_id] = run
             try:
-                outcome = await self._work(run)
+                try:
+                    outcome = await self._work(run)
+                finally:
+                    await run.preview.stop()
+                try:
+                    return await self._finish(run, outcome, may_continue=may_continue)
+                except (StaleClaim, asyncio.CancelledError):
+                    raise
+                except Exception as error:  # noqa: BLE001 - an answer that cannot be stored must not hold up the session
+                    run.unsaved = None
+                    failed = self._failed(run, "fault", f"{type(error).__name__}: {error}", cause=error)
+                    return await self._finish(run, failed, may_continue=may_continue)
             except StaleClaim:
                 log.warning("turn.result_refused", epoch=claim.epoch)
                 return None, True
             finally:
-                await preview.stop()
-            return await self._finish(run, outcome, may_continue=may_continue)
+                del self._running[claim.turn_id]
 
-    async def tell_wait(self, turn_id: TurnId) -> None:
+    async def tell_wait(self, turn_id: TurnId, language: str | None) -> None:
         """If the turn still waits and its person does not know, say how many are ahead."""
 
         def tell(tx: Transaction) -> Address | None:
@@ -163,7 +191,7 @@ class Turns:
             ahead, address = found
             if ahead < 1:
                 return None
-            text = self._catalogue.say("queued_one" if ahead == 1 else "queued_many", None, count=ahead)
+            text = self._catalogue.say("queued_one" if ahead == 1 else "queued_many", language, count=ahead)
             outbox.add(
                 tx,
                 address,
@@ -185,50 +213,39 @@ class Turns:
     async def _work(self, run: _Run) -> _Outcome:
         claim = run.claim
         if claim.is_cancelled:
-            # Whoever answers through a handle (a slash command) waits for an end; others were told by /stop.
-            ended = self._say("stopped_answer", claim) if claim.address.reply_handle is not None else None
-            return _Outcome("cancelled", reply=ended)
+            return _Outcome("cancelled", reply=self._stopped_mark(run))
         if claim.attempts > self._settings.turns.max_attempts:
             return self._failed(run, "poison", f"started {claim.attempts - 1} times without an end")
         log.debug("turn.started", attempt=claim.attempts, waited_ms=self._now() - claim.queued_at)
-        task = asyncio.create_task(self._ask_agent(run))
-        self._working[claim.turn_id] = task
+        deadline_s = self._settings.turns.deadline_s
+        work = asyncio.create_task(self._ask_agent(run))
+        work.add_done_callback(_forget_result)  # one that is left behind ends with nobody listening
+        stopping = asyncio.create_task(run.stopping.wait())
         try:
-            done, _ = await asyncio.wait([task], timeout=self._settings.turns.deadline_s)
-            if not done:
-                task.cancel()
-                await asyncio.wait([task], timeout=_STOP_GRACE_S)
-                if not task.done() or task.cancelled():
-                    return self._failed(
-                        run,
-                        "timeout",
-                        f"no answer within {self._settings.turns.deadline_s:g} s",
-                        status="timeout",
-                    )
+            await asyncio.wait([work, stopping], timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return self._read_outcome(run, work)
+            work.cancel()
+            await asyncio.wait([work], timeout=_STOP_GRACE_S)
+            if work.done() and not work.cancelled():
+                return self._read_outcome(run, work)  # it came to its own end in the last moment
+            if run.stopping.is_set():
+                return self._stopped(run)
+            return self._failed(run, "timeout", f"no answer within {deadline_s:g} s", status="timeout")
         except asyncio.CancelledError:
-            task.cancel()
-            await asyncio.wait([task], timeout=_STOP_GRACE_S)
+            work.cancel()
+            await asyncio.wait([work], timeout=_STOP_GRACE_S)
             raise
         finally:
-            self._working.pop(claim.turn_id, None)
-        return self._read_outcome(run, task)
+            stopping.cancel()
 
-    def _read_outcome(self, run: _Run, task: "asyncio.Task[_Outcome]") -> _Outcome:
-        was_stopped = run.claim.turn_id in self._stopped
-        self._stopped.discard(run.claim.turn_id)
-        if task.cancelled():
-            if not was_stopped:
-                return self._failed(run, "fault", "the agent cancelled itself")
-            begun = run.preview.text
-            mark = self._say("stopped_answer", run.claim)
-            shown = f"{begun}\n\n{mark}" if begun else None
-            if shown is None and run.claim.address.reply_handle is not None:
-                shown = mark
-            return _Outcome("cancelled", answer=begun or None, reply=shown)
-        error = task.exception()
+    def _read_outcome(self, run: _Run, work: "asyncio.Task[_Outcome]") -> _Outcome:
+        if work.cancelled():
+            return self._failed(run, "fault", "the agent cancelled itself")
+        error = work.exception()
         match error:
             case None:
-                return task.result()
+                return work.result()
             case StaleClaim():
                 raise error
             case AgentError():
@@ -239,31 +256,67 @@ class Turns:
             case _:
                 raise error
 
+    def _stopped(self, run: _Run) -> _Outcome:
+        """What was written so far is kept, and says that it was stopped."""
+        begun, mark = run.preview.text.strip(), self._stopped_mark(run)
+        if begun:
+            return _Outcome(
+                "cancelled", answer=begun, reply=f"{begun}\n\n{self._say('stopped_answer', run.claim)}"
+            )
+        return _Outcome("cancelled", reply=mark)
+
+    def _stopped_mark(self, run: _Run) -> str | None:
+        """The end of an answer that never got any words; None where nobody waits for one.
+
+        Whoever answers through a handle (a slash command) waits for an end, and so does what a preview, of this run or an
+        earlier one, may have left on the screen. Everybody else was told by /stop.
+        """
+        is_awaited = run.claim.address.reply_handle is not None
+        if is_awaited or run.preview.is_begun or run.claim.attempts > 1:
+            return self._say("stopped_answer", run.claim)
+        return None
+
     async def _ask_agent(self, run: _Run) -> _Outcome:
-        claim = run.claim
-        run.steps = [_read_step(step) for step in claim.steps]
-        run.next_step = len(run.steps) + 1
-        for step in run.steps:
+        agent = self._agent_for(run.claim.persona)
+        run.agent_name = agent.name
+        for record in run.claim.steps:
+            run.next_step = record.number + 1
+            step = _read_step(record)
+            run.steps.append(step)
             if isinstance(step, ModelAnswer):
+                run.answer_step = record.number
                 run.usage = _add(run.usage, step.usage)
             else:
                 run.tools_used.append(step.name)
         toolbox = _TurnTools(self, run)
-        async for event in run.agent.run(self._context(run), toolbox):
-            match event:
-                case TextDelta():
-                    run.preview.feed(event.text)
-                case ModelAnswer():
-                    await self.save_answer(run)
-                    run.unsaved = event
-                    run.steps.append(event)
-                    run.usage = _add(run.usage, event.usage)
-                    if event.tool_requests:
-                        await self.save_answer(run)
-                        run.preview.restart()
-                case FinalEvent():
-                    return _Outcome("completed", answer=event.text, reply=self._with_tools(run, event.text))
+        events = agent.run(self._context(run), toolbox)
+        try:
+            async for event in events:
+                match event:
+                    case TextDelta():
+                        run.preview.feed(_storable(event.text))
+                    case ModelAnswer():
+                        await self._take_answer(run, event)
+                    case FinalEvent():
+                        text = _storable(event.text)
+                        if not text.strip():
+                            raise AgentError("bad_answer", "the answer is empty")
+                        return _Outcome("completed", answer=text, reply=self._with_tools(run, text))
+        finally:
+            if isinstance(events, AsyncGenerator):
+                await events.aclose()
         raise AgentError("bad_answer", "the agent ended without an answer")
+
+    async def _take_answer(self, run: _Run, answer: ModelAnswer) -> None:
+        await self.save_answer(run)
+        answer = replace(answer, text=_storable(answer.text))
+        run.unsaved = answer
+        run.answer_step = run.next_step
+        run.steps.append(answer)
+        run.usage = _add(run.usage, answer.usage)
+        if answer.tool_requests:
+            await self.save_answer(run)
+            run.preview.restart()
 
     async def save_answer(self, run: _Run) -> None:
         """Make the latest answer durable, if it is not yet."""
@@ -273,7 +326,10 @@ class Turns:
         await self._record(run, _answer_step(run.next_step, answer))
 
     async def save_tool_result(self, run: _Run, outcome: ToolOutcome, call: ToolCall) -> None:
-        """Make a tool's result durable before anybody goes on with it."""
+        """Make a tool's result durable before anybody goes on with it. The call gets its step's number here: of calls side by
+        side, nobody knows before which one ends first.
+        """
+        call = replace(call, step=run.next_step)
         payload = {
             "call_id": outcome.call_id,
             "name": outcome.name,
@@ -297,14 +353,18 @@ class Turns:
                 log.error("turn.store_waited", reason=error.reason, hint=error.hint)
                 await asyncio.sleep(_STORE_RETRY_S)
 
-    async def _finish(self, run: _Run, outcome: _Outcome, *, may_continue: bool) -> tuple[Claim | None, bool]:
+    async def _finish(
+        self, run: _Run, outcome: _Outcome, *, may_continue: Callable[[], bool]
+    ) -> tuple[Claim | None, bool]:
         claim = run.claim
         address = claim.address
         kind: ReplyKind = "error" if outcome.error is not None else "answer"
         chunks = self._delivery.render(address.account, outcome.reply) if outcome.reply else []
         duration = time.monotonic() - run.started
 
-        def store(tx: Transaction) -> tuple[Claim | None, bool]:
+        may_claim = may_continue()
+
+        def store(tx: Transaction) -> tuple[Claim | None, bool, bool]:
             now = self._now()
             inbox.finish(
                 tx,
@@ -312,7 +372,7 @@ class Turns:
                 outcome.status,
                 now,
                 answer=outcome.answer,
-                agent=run.agent.name,
+                agent=run.agent_name,
                 input_tokens=run.usage.input_tokens,
                 output_tokens=run.usage.output_tokens,
                 error=outcome.error,
@@ -320,22 +380,23 @@ class Turns:
                 metadata={"tools_used": run.tools_used, "processing_ms": round(duration * 1000)},
             )
             outbox.add(tx, address, kind, chunks, now, turn_id=claim.turn_id, session_id=claim.session_id)
-            if may_continue:
+            is_settled = not chunks and outbox.is_settled(tx, address.inbox_id)
+            if may_claim:
                 following = inbox.claim(
                     tx, claim.session_id, now, context_messages=self._settings.agent.context_messages
                 )
-                return following, False
-            return None, inbox.waiting(tx, claim.session_id) > 0
+                return following, False, is_settled
+            return None, inbox.waiting(tx, claim.session_id) > 0, is_settled
 
-        try:
-            following, has_more = await self._durably(store)
-        except StaleClaim:
-            log.warning("turn.result_refused", epoch=claim.epoch)
-            return None, True
-        self._delivery.notify(address.account, address.channel)
+        following, has_more, is_settled = await self._durably(store)
+        if chunks:
+            self._delivery.notify(address.account, address.channel)
+        elif is_settled and address.reply_to is not None:
+            self._delivery.settle(address.account, address.reply_to)
         self._observe(outcome.status, duration)
         log.info(
-            f"turn.{outcome.status}",
+            _ENDED[outcome.status],
+            agent=run.agent_name,
             duration_s=round(duration, 3),
             input_tokens=run.usage.input_tokens,
             output_tokens=run.usage.output_tokens,
@@ -371,7 +432,9 @@ class Turns:
             cause = cause.__cause__
         return _Outcome(
             status,
-            error=ErrorRecord(reference, kind, detail[:2000], " ← ".join(chain)[:4000] or None),
+            error=ErrorRecord(
+                reference, kind, _storable(detail)[:2000], _storable(" ← ".join(chain))[:4000] or None
+            ),
             reply=text,
         )
 
@@ -409,23 +472,30 @@ class Turns:
         allowed = own.tools if own and own.tools is not None else self._settings.agent.tools
         return [spec for spec in self._tools.specs() if spec.name in allowed]
 
-    async def run_tool(self, run: _Run, request: ToolRequest, number: int) -> tuple[ToolOutcome, ToolCall]:
+    async def call_tool(
+        self, run: _Run, request: ToolRequest, *, is_allowed: bool
+    ) -> tuple[ToolOutcome, ToolCall]:
         """Run a tool for a turn; whatever it does, there is an outcome."""
         started_at, started = self._now(), time.monotonic()
         at = ToolContext(
-            idempotency_key=f"{run.claim.turn_id}:{request.call_id}",
+            # A model may use the same call id in each of its answers.
+            idempotency_key=f"{run.claim.turn_id}:{run.answer_step}:{request.call_id}",
             now=datetime.fromtimestamp(started_at / 1000, UTC),
             memory=_OwnMemory(self._database, run.claim.session_id, self._now),
             language=self._catalogue.language(run.claim.language),
         )
-        result = await self._tools.run(request.name, request.arguments, at)
-        outcome = ToolOutcome(request.call_id, request.name, result.content, result.is_error)
+        if is_allowed:
+            result = await self._tools.run(request.name, request.arguments, at)
+        else:
+            result = ToolResult(f"There is no tool called {request.name[:100]}.", is_error=True)
+        content = _storable(result.content)
+        outcome = ToolOutcome(request.call_id, request.name, content, result.is_error)
         call = ToolCall(
-            step=number,
+            step=0,  # known when it is saved
             call_id=request.call_id,
             name=request.name,
             arguments=request.arguments,
-            result=result.content,
+            result=content,
             is_error=result.is_error,
             cause=result.cause,
             started_at=started_at,
@@ -445,33 +515,23 @@ class _TurnTools:
     def __init__(self, turns: Turns, run: _Run) -> None:
         self._turns = turns
         self._run = run
-        self._recorded = {step.call_id: step for step in run.steps if isinstance(step, ToolOutcome)}
+        self._replayed_answer = run.answer_step
+        self._recorded: dict[str, ToolOutcome] = {}
+        """What the answer that was interrupted got before the crash."""
+        for step in run.steps:
+            if isinstance(step, ModelAnswer):
+                self._recorded.clear()
+            else:
+                self._recorded[step.call_id] = step
         self.specs = turns.tool_specs(run.claim.persona)
 
     async def call(self, request: ToolRequest) -> ToolOutcome:
-        known = self._recorded.get(request.call_id)
-        if known is not None:
-            return known
+        if self._run.answer_step == self._replayed_answer and request.call_id in self._recorded:
+            return self._recorded[request.call_id]
         await self._turns.save_answer(self._run)
-        if request.name not in {spec.name for spec in self.specs}:
-            outcome = ToolOutcome(
-                request.call_id, request.name, f"There is no tool called {request.name}.", is_error=True
-            )
-            call = ToolCall(
-                self._run.next_step,
-                request.call_id,
-                request.name,
-                request.arguments,
-                outcome.content,
-                is_error=True,
-                cause=None,
-                started_at=self._turns._now(),
-                duration_ms=0,
-            )
-        else:
-            outcome, call = await self._turns.run_tool(self._run, request, self._run.next_step)
+        is_allowed = request.name in {spec.name for spec in self.specs}
+        outcome, call = await self._turns.call_tool(self._run, request, is_allowed=is_allowed)
         await self._turns.save_tool_result(self._run, outcome, call)
-        self._recorded[request.call_id] = outcome
         return outcome
 
 
@@ -550,6 +610,16 @@ def _read_step(step: StepRecord) -> RecordedStep:
         Usage(*payload["usage"]),
         payload["model"],
     )
+
+
+def _storable(text: str) -> str:
+    """Without what no database holds: lone surrogates, which a model's JSON may well contain."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _forget_result(work: "asyncio.Task[_Outcome]") -> None:
+    if not work.cancelled():
+        work.exception()
 
 
 def _add(one: Usage, other: Usage) -> Usage:

@@ -426,14 +426,14 @@ def request_cancel(
 
     Only asks: whoever runs the turn ends it, so that what was written so far is kept.
     """
-    statuses = "('queued', 'running')" if with_queued else "('running')"
+    which = _UNFINISHED if with_queued else f"status = 'running' AND {_UNFINISHED}"
     stopped: list[TurnId] = []
     for session_id in session_ids:
         stopped += [
             row["id"]
             for row in tx.rows(
                 "UPDATE turns SET cancel_requested_at = :now WHERE session_id = :id AND cancel_requested_at IS NULL"
-                f" AND status IN {statuses} RETURNING id",
+                f" AND {which} RETURNING id",
                 {"now": now, "id": session_id},
             )
         ]

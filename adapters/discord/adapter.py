@@ -7,6 +7,7 @@ Owns the lifecycle: login, the connection's loss and return, what is said in `he
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import aiohttp
@@ -17,10 +18,12 @@ from discord.http import Route
 from adapters.base import Capabilities, Health, Intake, Pace, WebhookRoute
 from adapters.discord import commands as command_table
 from adapters.discord import render as rendering
+from adapters.discord.answers import Answers
 from adapters.discord.hearing import Hearing
-from adapters.discord.interactions import Answers, Interactions
-from adapters.discord.link import Link, Waits
+from adapters.discord.interactions import Interactions
+from adapters.discord.link import Link
 from adapters.discord.sending import Sender
+from adapters.discord.waits import Waits
 from adapters.messages import Chunk, CommandSpec, Target
 from config.names import AccountId, PlatformMessageId
 from config.settings import AccountSettings
@@ -126,6 +129,11 @@ class DiscordAdapter:
         finally:
             self._health = replace(self._health, state="stopped")
             await self._interactions.stop()
+            with suppress(
+                Exception
+            ):  # stored a little late or not at all, a watermark costs a few messages read twice
+                async with asyncio.timeout(1):
+                    await hearing.flush()
 
     async def close(self) -> None:
         link, self._link = self._link, None
@@ -142,6 +150,9 @@ class DiscordAdapter:
             try:
                 await self._connect_once(hearing, intake)
             except discord.PrivilegedIntentsRequired:
+                if not self._has_content:
+                    await self._rest_refused("Discord refuses intents that need no grant (close code 4014)")
+                    continue
                 self._has_content = False
                 logger.error("adapter.intent_missing", account=self._account, hint=INTENT_HINT)
                 continue

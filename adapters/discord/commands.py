@@ -12,9 +12,9 @@ from typing import Any
 import structlog
 
 from adapters.base import Intake
-from adapters.discord.history import insist
 from adapters.discord.inbound import QUESTION_COMMAND
 from adapters.discord.link import Link
+from adapters.discord.watermarks import insist
 from adapters.messages import CommandSpec
 from config.names import AccountId, Json
 

@@ -8,7 +8,7 @@ from typing import Literal
 import aiohttp
 import discord
 
-from adapters.discord.link import BANNED_FOR_S, GloballyRateLimited, retry_after_s
+from adapters.discord.rest import BANNED_FOR_S, GloballyRateLimited, retry_after_s
 from adapters.errors import DeliveryError, MessageGone, RateLimited, Rejected, Uncertain, Unreachable
 from config.names import AccountId
 

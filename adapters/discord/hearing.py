@@ -16,10 +16,12 @@ import structlog
 
 from adapters.base import Intake
 from adapters.discord.feed import Event, Feed, read_event
-from adapters.discord.history import CatchUp, Watermarks, insist
+from adapters.discord.history import CatchUp
 from adapters.discord.inbound import APPLICATION_COMMAND, PassedOver, Scene, parse_interaction, parse_message
 from adapters.discord.interactions import Interactions
-from adapters.discord.link import Link, Waits
+from adapters.discord.link import Link
+from adapters.discord.waits import Waits
+from adapters.discord.watermarks import Watermarks, insist
 from adapters.errors import MalformedUpdate
 from adapters.handover import hand_over
 from adapters.messages import InboundMessage

@@ -1,23 +1,25 @@
 """Catching up: what was said while nobody listened is read from each channel's history, in order.
 
-Owns which channels have a gap when a session begins, and the reading of gaps; how far each was heard is `watermarks`. Messages read here go the same way as live ones (`feed`).
+Owns which channels have a gap when a session begins, and the reading of gaps; how far each was heard is
+`watermarks`. Messages read here go the same way as live ones (`feed`).
 
 A channel that was never met begins at its newest message: nothing is replayed. A first message in such a channel, or a
 person's very first direct message, sent while the bot was away stays unanswered: nothing tells us of it.
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 import discord
 import structlog
 
-from adapters.base import Intake, IntakeClosed, KnownChannel
+from adapters.base import Intake
 from adapters.discord.feed import Event, Feed
-from adapters.discord.link import Link, Waits
+from adapters.discord.link import Link
+from adapters.discord.waits import Waits
+from adapters.discord.watermarks import Watermarks, insist, stored_watermarks
 from config.names import AccountId
 
 PAGE = 100
@@ -28,6 +30,7 @@ MAX_RESUME_GUILDS = 50
 MAX_RESUME_DIRECT = 50
 
 logger = structlog.get_logger()
+
 
 class CatchUp:
     """Reads gaps. `link` gives the login of the moment."""

@@ -1,28 +1,22 @@
 """Slash commands as Discord wants them answered: at once, and then within fifteen minutes.
 
-Owns the answer to an interaction: the immediate "is thinking…" (`begin`), what becomes of it when the command is taken
-in, declined or cannot be taken in, and the requests that fill and edit it (`Answers`). These need no login, only the
-interaction's own token, so they work after a restart; they go to the account's own API root.
-
-A token is never logged.
+Owns the immediate "is thinking…" (`begin`), and what becomes of it when the command is taken in, declined, or cannot be
+taken in. The requests are `answers`'; filling it with the reply is `sending`'s.
 """
 
 import asyncio
-import time
 from collections import OrderedDict
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 import structlog
 
-from adapters.discord.failures import from_status
-from adapters.discord.inbound import TOKEN_LIFE_MS
-from adapters.discord.link import Waits
-from adapters.errors import DeliveryError, Uncertain, Unreachable
-from config.names import AccountId, Json
+from adapters.discord.answers import LOADING, Answers, Handle, TokenSpent
+from adapters.discord.inbound import TOKEN_LIFE_MS, sent_at_ms
+from adapters.discord.waits import Waits
+from adapters.errors import DeliveryError
+from config.names import AccountId
 
 MAX_REMEMBERED = 2000
 
@@ -61,7 +55,7 @@ class Interactions:
                 str(int(data["application_id"])),
                 str(data["token"]),
                 str(interaction_id),
-                (interaction_id >> 22) + 1_420_070_400_000 + TOKEN_LIFE_MS,
+                sent_at_ms(interaction_id) + TOKEN_LIFE_MS,
             )
         except (KeyError, TypeError, ValueError):
             return  # its quarantine is the parser's affair

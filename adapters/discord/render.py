@@ -33,7 +33,9 @@ def render(markdown: str) -> list[Chunk]:
 
 def to_discord(markdown: str) -> str:
     """The whole text as Discord should get it, uncut."""
-    lines = markdown.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "").split("\n")
+    # half of a surrogate pair can be neither stored nor sent
+    storable = markdown.encode("utf-8", "replace").decode()
+    lines = storable.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "").split("\n")
     done: list[str] = []
     fence: Fence | None = None
     at = 0

@@ -11,8 +11,9 @@ from typing import Any
 
 import discord
 
+from adapters.discord.answers import LOADING, Handle, TokenSpent
 from adapters.discord.failures import NotConnected, translate
-from adapters.discord.interactions import LOADING, Handle, Interactions, TokenSpent
+from adapters.discord.interactions import Interactions
 from adapters.discord.link import Link
 from adapters.errors import MessageGone, Rejected, Uncertain
 from adapters.messages import Chunk, Target

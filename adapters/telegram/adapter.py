@@ -117,8 +117,7 @@ class TelegramAdapter:
                 self._webhook = Webhook(self._account, self._bot, feed, self._hearing, self._pauses, url=url)
             remembered = feed.identity = await self._remembered_identity(intake)
             if remembered is None:
-                trouble = Trouble(self._account, self._hearing, self._pauses)
-                await self._identify(feed, trouble.wait_out)
+                await self._identify(feed, self._trouble().wait_out)
             beside.append(asyncio.create_task(self._settle_in(feed, intake, remembered)))
             if self._webhook is not None:
                 await self._webhook.run(intake, self._webhook_secret)
@@ -156,8 +155,13 @@ class TelegramAdapter:
             else:
                 user_id, _, username = (kept or "").partition(":")
                 is_whole = user_id.isascii() and user_id.isdigit() and bool(username)
-                return BotIdentity(int(user_id), username) if is_whole else None
+                if not is_whole or user_id != self._bot.token.partition(":")[0]:
+                    return None  # nothing kept, or the token is another bot's now
+                return BotIdentity(int(user_id), username)
         raise AssertionError("count() has no end")
+
+    def _trouble(self) -> Trouble:
+        return Trouble(self._account, self._hearing, self._pauses)
 
     async def _identify(self, feed: Feed, wait_out: Callable[[Exception], Awaitable[None]]) -> None:
         """Ask Telegram who the bot is, until it says so."""
@@ -173,8 +177,7 @@ class TelegramAdapter:
     async def _settle_in(self, feed: Feed, intake: Intake, remembered: BotIdentity | None) -> None:
         """What a start still has to do beside hearing: nobody waits for it."""
         if remembered is not None:  # a bot can be renamed
-            attempts = count()
-            await self._identify(feed, lambda _: asyncio.sleep(self._pauses.network.delay_s(next(attempts))))
+            await self._identify(feed, self._trouble().wait_out_quietly)
         await asyncio.gather(
             self._remember_identity(feed, intake, remembered), self._publish_commands(intake)
         )

@@ -20,7 +20,7 @@ from adapters.telegram.feed import Feed
 from adapters.telegram.hearing import Hearing
 from adapters.telegram.inbound import ALLOWED_UPDATES, update_id
 from adapters.telegram.pauses import Pauses
-from adapters.telegram.wire import Bot, FloodWait, GarbledAnswer, plain_reason
+from adapters.telegram.wire import Bot, FloodWait, GarbledAnswer, is_strangers_answer, plain_reason
 from config.names import AccountId, Json
 
 log = structlog.get_logger()
@@ -44,19 +44,28 @@ class Trouble:
 
     async def wait_out(self, error: Exception) -> None:
         """Report the failure and sleep as long as it asks for."""
-        attempt, self._tries = self._tries, self._tries + 1
         match error:
             case FloodWait():
                 self._hearing.retrying("Telegram asks to wait", event="adapter.rate_limited")
-                delay_s = error.retry_after_s + self._pauses.network.delay_s(0)
-            case InvalidToken() if not isinstance(error.__cause__, GarbledAnswer):
+            case InvalidToken() if not is_strangers_answer(error):
                 self._hearing.refused()
-                delay_s = self._pauses.refused.delay_s(attempt)
             case Conflict():
                 self._hearing.retrying("another program polls this token", event="adapter.conflict_found")
-                delay_s = self._pauses.conflict.delay_s(attempt)
             case _:
                 self._hearing.retrying(plain_reason(error))
+        await self.wait_out_quietly(error)
+
+    async def wait_out_quietly(self, error: Exception) -> None:
+        """The same without a report: for what is asked beside a feed that speaks for itself."""
+        attempt, self._tries = self._tries, self._tries + 1
+        match error:
+            case FloodWait():
+                delay_s = error.retry_after_s + self._pauses.network.delay_s(0)
+            case InvalidToken() if not is_strangers_answer(error):
+                delay_s = self._pauses.refused.delay_s(attempt)
+            case Conflict():
+                delay_s = self._pauses.conflict.delay_s(attempt)
+            case _:
                 delay_s = self._pauses.network.delay_s(attempt)
         await asyncio.sleep(delay_s)
 

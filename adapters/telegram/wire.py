@@ -58,10 +58,6 @@ class FloodWait(TelegramError):
         self.retry_after_s = retry_after_s
 
 
-class ServerFault(NetworkError):
-    """5xx: something between here and Telegram failed after it had the request."""
-
-
 class GarbledAnswer(TelegramError):
     """An answer that is no JSON: not the Bot API's own words."""
 
@@ -88,8 +84,6 @@ class Request(HTTPXRequest):
         )
         if status == 429:
             raise FloodWait(_retry_after_s(payload))
-        if status >= 500:
-            raise ServerFault(f"the server failed ({status})")
         return status, payload
 
     @staticmethod
@@ -149,7 +143,7 @@ def meaning(error: Exception, account: AccountId, channel: ChannelId) -> Deliver
     What is not known to have stayed here counts as perhaps sent.
     """
     reason = plain_reason(error)
-    if isinstance(error.__cause__, GarbledAnswer):
+    if is_strangers_answer(error):
         return Uncertain(account, f"somebody other than Telegram answered: {reason}")
     match error:
         case FloodWait():
@@ -168,6 +162,11 @@ def meaning(error: Exception, account: AccountId, channel: ChannelId) -> Deliver
         case NetworkError() if _is_never_sent(error):
             return Unreachable(account, reason)
     return Uncertain(account, reason)
+
+
+def is_strangers_answer(error: Exception) -> bool:
+    """Whether a refusal came without the Bot API's JSON: a proxy's or a login page's word, not Telegram's."""
+    return isinstance(error.__cause__, GarbledAnswer)
 
 
 def says(error: TelegramError, *phrases: str) -> bool:
@@ -207,7 +206,7 @@ __all__ = [
     "FloodWait",
     "GarbledAnswer",
     "Request",
-    "ServerFault",
+    "is_strangers_answer",
     "meaning",
     "open_bot",
     "plain_reason",

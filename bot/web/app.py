@@ -36,14 +36,14 @@ def build(
 ) -> Starlette:
     """The web application."""
 
-    async def healthz(request: Request) -> Response:
+    async def healthz(_request: Request) -> Response:
         return JSONResponse({"status": "ok"})  # that this answers is the proof: it runs in the daemon's loop
 
-    async def readyz(request: Request) -> Response:
+    async def readyz(_request: Request) -> Response:
         report = await health.report()
         return JSONResponse(dict(report.details), status_code=200 if report.is_ready else 503)
 
-    async def metrics(request: Request) -> Response:
+    async def metrics(_request: Request) -> Response:
         return Response(telemetry.exposition(), media_type=telemetry.content_type)
 
     return Starlette(

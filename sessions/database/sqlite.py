@@ -4,12 +4,13 @@ Owns connections, durability and the translation of SQLite's errors. What is sto
 
 How a write becomes durable: operations that queue up while a commit is under way become the next transaction; if
 one of them fails, all run again in savepoints of their own, so that it undoes only itself. WAL with synchronous=FULL:
-the commit returns after the fsync, and only then do the callers continue. Measured before the design was chosen: about ten times the
-turns per second of one commit per operation where an fsync takes a millisecond.
+the commit returns after the fsync, and only then do the callers continue. Measured before the design was chosen: about
+ten times the turns per second of one commit per operation where an fsync takes a millisecond.
 """
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -24,6 +25,7 @@ import structlog
 
 from sessions.database import migrate
 from sessions.database.base import Parameters, Row, Transaction
+from sessions.database.values import storable
 from sessions.errors import StoreCorrupt, StoreError, StoreUnavailable
 
 T = TypeVar("T")
@@ -54,14 +56,24 @@ class SqliteTransaction:
         self._connection = connection
 
     def execute(self, sql: str, parameters: Parameters = {}) -> int:
-        return self._connection.execute(sql, parameters).rowcount
+        return self._run(sql, parameters).rowcount
 
     def row(self, sql: str, parameters: Parameters = {}) -> Row | None:
-        row: Row | None = self._connection.execute(sql, parameters).fetchone()
+        row: Row | None = self._run(sql, parameters).fetchone()
         return row
 
     def rows(self, sql: str, parameters: Parameters = {}) -> list[Row]:
-        return self._connection.execute(sql, parameters).fetchall()
+        return self._run(sql, parameters).fetchall()
+
+    def _run(self, sql: str, parameters: Parameters) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(sql, parameters)
+        except UnicodeEncodeError:  # half a character; nothing ran yet
+            mended = {
+                name: storable(value) if isinstance(value, str) else value
+                for name, value in parameters.items()
+            }
+            return self._connection.execute(sql, mended)
 
 
 class _Operation:
@@ -93,7 +105,7 @@ class SqliteDatabase:
         self._lock = lock
         self._queue: list[_Operation] = []
         self._wake = asyncio.Event()
-        self._closing = False
+        self._closing: asyncio.Task[None] | None = None
         self._flusher: asyncio.Task[None] | None = None
         self.after_commit: Callable[[int], None] | None = None
         """Called in the writer's thread with the number of each commit, right after it; fault tests die there."""
@@ -113,19 +125,21 @@ class SqliteDatabase:
         Raises: StoreUnavailable (owned by another process, unwritable, locked), StoreCorrupt, SchemaTooNew.
         """
         lock = _own(path)
+        connections: list[_Connection] = []
         try:
             with _translated(path):
                 writer = await _connect(path, busy_timeout_s)
-                try:
-                    await writer.run(lambda connection: _prepare(connection, path, now()))
-                    pool = [await _connect(path, busy_timeout_s, is_reader=True) for _ in range(readers)]
-                except BaseException:
-                    await writer.close()
-                    raise
+                connections.append(writer)
+                await writer.run(lambda connection: _prepare(connection, path, now()))
+                for _ in range(readers):
+                    connections.append(await _connect(path, busy_timeout_s, is_reader=True))  # noqa: PERF401 - those before a failing one must be closed
         except BaseException:
+            for connection in reversed(connections):
+                with contextlib.suppress(sqlite3.Error):
+                    await connection.close()
             os.close(lock)
             raise
-        database = cls(path, writer, pool, lock)
+        database = cls(path, writer, connections[1:], lock)
         database._flusher = asyncio.create_task(database._flush_forever(), name="sqlite-writer")
         return database
 
@@ -157,7 +171,7 @@ class SqliteDatabase:
             raise StoreUnavailable(
                 "this database was opened for reading", "Stop the daemon that owns it and try again."
             )
-        if self._closing:
+        if self._closing is not None:
             raise StoreUnavailable("the database is closed")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.append(_Operation(work, future))
@@ -167,6 +181,8 @@ class SqliteDatabase:
     async def read(self, work: Callable[[Transaction], T]) -> T:
         reader = await self._idle_readers.get()
         try:
+            if self._closing is not None:
+                raise StoreUnavailable("the database is closed")
             with _translated(self.path):
                 return await reader.run(lambda connection: _in_one_view(connection, work))
         finally:
@@ -179,38 +195,51 @@ class SqliteDatabase:
             return None
 
     async def close(self) -> None:
-        """Finish what is queued, fold the log into the file and let go of it. Safe to call twice."""
-        if self._closing:
-            return
-        self._closing = True
+        """Finish what is queued, fold the log into the file and let go of it. May be called twice, also at the same time."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="sqlite-close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         self._wake.set()
-        if self._flusher is not None:
-            await self._flusher
-        for reader in self._readers:
-            await reader.close()
-        if self._writer is not None:
-            await self._writer.close()
-        if self._lock is not None:
-            os.close(self._lock)
+        try:
+            if self._flusher is not None:
+                await self._flusher
+            for connection in [*self._readers, *([self._writer] if self._writer is not None else [])]:
+                try:
+                    await connection.close()
+                except sqlite3.Error as error:  # what is committed is in the log, and the next start reads it
+                    log.error("store.close_failed", file=str(self.path), reason=str(error))
+        finally:
+            if self._lock is not None:
+                os.close(self._lock)
 
     async def _flush_forever(self) -> None:
         assert self._writer is not None
         while True:
             if not self._queue:
-                if self._closing:
+                if self._closing is not None:
                     return
                 self._wake.clear()
                 await self._wake.wait()
                 continue
             batch, self._queue = self._queue[:LARGEST_BATCH], self._queue[LARGEST_BATCH:]
-            await self._writer.run(lambda connection, batch=batch: self._commit(connection, batch))  # type: ignore[misc]  # batch is bound early
+            fault: Exception | None = None
+            try:
+                await self._writer.run(lambda connection, batch=batch: self._commit(connection, batch))  # type: ignore[misc]  # batch is bound early
+            except Exception as error:
+                log.exception("store.writer_failed", file=str(self.path))
+                fault = error
             for operation in batch:
                 if operation.future.done():  # its caller was cancelled; the effect stands all the same
                     continue
-                if operation.error is None:
+                failure = operation.error or fault
+                if failure is None:
                     operation.future.set_result(operation.result)
+                elif isinstance(failure, StopIteration):
+                    operation.future.set_exception(_as_runtime_error(failure))
                 else:
-                    operation.future.set_exception(operation.error)
+                    operation.future.set_exception(failure)
 
     def _commit(self, connection: sqlite3.Connection, batch: list[_Operation]) -> None:
         """Run a batch in one transaction; never raises. Runs in the writer's thread.
@@ -222,6 +251,8 @@ class SqliteDatabase:
             tx = SqliteTransaction(connection)
             for operation in batch:
                 operation.result = operation.work(tx)
+                if not connection.in_transaction:  # else those after it would each commit by themselves
+                    raise _TransactionLost
             connection.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 - handed to the callers, whatever it is
             with contextlib.suppress(sqlite3.Error):
@@ -238,7 +269,7 @@ class SqliteDatabase:
         try:
             connection.execute("BEGIN IMMEDIATE")
             for operation in batch:
-                _run_in_savepoint(connection, operation)
+                _run_in_savepoint(connection, operation, self.path)
                 if not connection.in_transaction:  # SQLite gave up the whole of it (disk full, I/O error)
                     raise _TransactionLost
             connection.execute("COMMIT")
@@ -261,15 +292,22 @@ class SqliteDatabase:
 
 
 class _TransactionLost(Exception):
-    """SQLite rolled the whole transaction back on its own."""
+    """SQLite rolled the whole transaction back on its own (disk full, I/O error), and the work hid the reason."""
 
 
-def _run_in_savepoint(connection: sqlite3.Connection, operation: _Operation) -> None:
+def _as_runtime_error(error: StopIteration) -> RuntimeError:
+    """As in a generator: StopIteration cannot pass through a future, and whoever waited would wait for ever."""
+    runtime_error = RuntimeError("work raised StopIteration")
+    runtime_error.__cause__ = error
+    return runtime_error
+
+
+def _run_in_savepoint(connection: sqlite3.Connection, operation: _Operation, path: Path) -> None:
     connection.execute("SAVEPOINT operation")
     try:
         operation.result = operation.work(SqliteTransaction(connection))
     except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
-        operation.error = _translate(error) if isinstance(error, sqlite3.Error) else error
+        operation.error = _translate(error, path)
         if connection.in_transaction:
             connection.execute("ROLLBACK TO operation")
     if connection.in_transaction:
@@ -280,6 +318,8 @@ def _in_one_view(connection: sqlite3.Connection, work: Callable[[Transaction], T
     connection.execute("BEGIN")
     try:
         return work(SqliteTransaction(connection))
+    except StopIteration as error:
+        raise _as_runtime_error(error) from error
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -297,37 +337,59 @@ def _own(path: Path) -> int:
         ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         owner = os.pread(lock, 32, 0).decode(errors="replace").strip()
         os.close(lock)
         raise StoreUnavailable(
             f"{path} belongs to another running Palaver" + (f" (process {owner})" if owner else ""),
             "Stop that one first; several nodes need database_url = postgresql://…",
         ) from error
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    except OSError as error:
+        os.close(lock)
+        raise StoreUnavailable(
+            f"cannot lock {path}: {error.strerror}", "Network file systems often cannot; use a local disk."
+        ) from error
+    with contextlib.suppress(
+        OSError
+    ):  # on a full disk the pid is missed, which only a second owner's message needs
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
     return lock
 
 
 async def _connect(path: Path, busy_timeout_s: float, *, is_reader: bool = False) -> _Connection:
     def connect() -> sqlite3.Connection:
-        if not is_reader and not path.exists():
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # conversations are nobody else's to read
+        if not is_reader:
+            if not path.exists():
+                os.close(
+                    os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+                )  # conversations are nobody else's to read
+            # SQLite would open it all the same, and say so only when the first message is to be stored.
+            if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         uri = f"{path.absolute().as_uri()}?mode={'ro' if is_reader else 'rw'}"
         connection = sqlite3.connect(
             uri, uri=True, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
         )
-        connection.row_factory = _as_mapping
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA cache_size = -16000")
-        if is_reader:
-            connection.execute("PRAGMA query_only = ON")
+        try:
+            connection.row_factory = _as_mapping
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA cache_size = -16000")
+            if is_reader:
+                connection.execute("PRAGMA query_only = ON")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     connection = _Connection(connect, iter_chunk_size=64)
     connection._thread.daemon = True  # a stuck disk must not keep the process from ending
     connection._thread.name = f"sqlite-{'reader' if is_reader else 'writer'}"
-    await connection
+    try:
+        await connection
+    except BaseException:
+        await asyncio.to_thread(connection._thread.join)  # aiosqlite only asked it to end
+        raise
     return connection
 
 
@@ -375,12 +437,19 @@ def _check_foreign(connection: sqlite3.Connection, path: Path) -> None:
 def _snapshot(connection: sqlite3.Connection, path: Path, version: int) -> None:
     """Keep a whole copy beside the file before a migration changes it."""
     copy = path.with_name(f"{path.name}.schema-{version}")
-    copy.unlink(missing_ok=True)
-    connection.execute("VACUUM INTO :copy", {"copy": str(copy)})
-    copy.chmod(0o600)
+    half = path.with_name(f"{copy.name}.part")
+    half.unlink(missing_ok=True)
+    file = os.open(half, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        connection.execute("VACUUM INTO :copy", {"copy": str(half)})
+        os.fsync(file)
+    finally:
+        os.close(file)
+    half.replace(copy)
     log.info("store.snapshot_taken", file=str(copy))
 
 
+_RIGHTS_HINT = "Check the owner and the rights of file and folder."
 _RESTORE_HINT = "Put back a backup; `sqlite3 FILE .recover` may save what is readable. Nothing was changed."
 
 
@@ -390,11 +459,17 @@ def _translated(path: Path) -> Any:
         yield
     except sqlite3.Error as error:
         raise _translate(error, path) from error
+    except (PermissionError, FileNotFoundError) as error:
+        raise StoreUnavailable(f"{path} cannot be opened: {error.strerror}", _RIGHTS_HINT) from error
 
 
 def _translate(error: BaseException, path: Path | None = None) -> BaseException:
     """SQLite's error as one of ours; anything else stays what it is."""
-    if isinstance(error, StoreError) or not isinstance(error, sqlite3.Error):
+    if isinstance(error, _TransactionLost):
+        return StoreUnavailable(
+            "the database gave up the transaction", "The log says why; nothing of it was stored."
+        )
+    if not isinstance(error, sqlite3.Error):
         return error
     name = getattr(error, "sqlite_errorname", "") or ""
     where = str(path) if path else "the database"
@@ -405,14 +480,12 @@ def _translate(error: BaseException, path: Path | None = None) -> BaseException:
         translated = StoreUnavailable(
             f"no room left on the disk of {where}", "Free some space; nothing accepted was lost."
         )
-    elif name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+    elif name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")):
         translated = StoreUnavailable(
             f"{where} is locked by another program", "Close what holds it open for writing."
         )
     elif name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
-        translated = StoreUnavailable(
-            f"{where} cannot be written: {error}", "Check the owner and the rights of file and folder."
-        )
+        translated = StoreUnavailable(f"{where} cannot be written: {error}", _RIGHTS_HINT)
     elif name.startswith("SQLITE_IOERR"):
         translated = StoreUnavailable(
             f"the disk of {where} reports an error: {error}", "Check the disk and the system's log."

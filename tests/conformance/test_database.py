@@ -82,7 +82,9 @@ async def test_a_failing_statement_undoes_only_its_operation(database):
 
     def broken(tx: Transaction) -> None:
         put(tx, "before the mistake")
-        tx.execute("INSERT INTO cursors (account, name) VALUES (:account, :name)", {"account": "a", "name": "b"})
+        tx.execute(
+            "INSERT INTO cursors (account, name) VALUES (:account, :name)", {"account": "a", "name": "b"}
+        )
 
     results = await asyncio.gather(
         database.write(lambda tx: put(tx, "left neighbour")),
@@ -208,7 +210,9 @@ async def test_a_cancelled_callers_effect_stands_or_not_but_never_half(database)
         if turn % 5 == 0:
             await asyncio.sleep(0.001)
     results = await asyncio.gather(*calls, return_exceptions=True)
-    assert any(isinstance(result, asyncio.CancelledError) for result in results), "nobody was cancelled in time"
+    assert any(isinstance(result, asyncio.CancelledError) for result in results), (
+        "nobody was cancelled in time"
+    )
     await database.write(lambda tx: put(tx, "after"))
     found = await database.read(names)
     for number, result in enumerate(results):
@@ -291,7 +295,15 @@ async def test_free_space_is_known_or_said_to_be_unknown(database):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "plain", "ÄÖ 漢字 עברית", "👩‍👩‍👧‍👦 \U0010ffff", "'; DROP TABLE cursors; --", ":name $1 %s ? {}", "\\ \n\t\r\x7f"],
+    [
+        "",
+        "plain",
+        "ÄÖ 漢字 עברית",
+        "👩‍👩‍👧‍👦 \U0010ffff",
+        "'; DROP TABLE cursors; --",
+        ":name $1 %s ? {}",
+        "\\ \n\t\r\x7f",
+    ],
 )
 async def test_text_comes_back_as_it_was(database, text):
     """Every character that text can hold survives, whatever it would mean in SQL."""
@@ -303,7 +315,10 @@ async def test_text_comes_back_as_it_was(database, text):
 async def test_text_that_cannot_be_stored_is_stored_as_well_as_it_can(database, text):
     """A NUL or half a surrogate pair fails nothing: it comes back as itself or as U+FFFD, the rest is whole."""
     await database.write(lambda tx: put(tx, "text", text))
-    replaced = "".join("\ufffd" if character == "\0" or "\ud800" <= character <= "\udfff" else character for character in text)
+    replaced = "".join(
+        "\ufffd" if character == "\0" or "\ud800" <= character <= "\udfff" else character
+        for character in text
+    )
     assert await database.read(lambda tx: got(tx, "text")) in (text, replaced)
 
 
@@ -327,7 +342,9 @@ async def test_large_values_come_back_whole(database):
 async def test_integers_have_64_bits(database, number):
     """BIGINT columns hold every integer of 64 bits exactly."""
     await database.write(lambda tx: put(tx, "n", at=number))
-    row = await database.read(lambda tx: tx.row("SELECT updated_at FROM cursors WHERE updated_at = :n", {"n": number}))
+    row = await database.read(
+        lambda tx: tx.row("SELECT updated_at FROM cursors WHERE updated_at = :n", {"n": number})
+    )
     assert row is not None and row["updated_at"] == number
 
 
@@ -339,9 +356,13 @@ async def test_counts_upserts_and_returning(database):
             put(tx, name)
         put(tx, "a", "second", 7)
         assert got(tx, "a") == "second"
-        assert tx.execute("UPDATE cursors SET updated_at = updated_at + :n WHERE updated_at < :n", {"n": 5}) == 2
+        assert (
+            tx.execute("UPDATE cursors SET updated_at = updated_at + :n WHERE updated_at < :n", {"n": 5}) == 2
+        )
         assert tx.execute("DELETE FROM cursors WHERE name = :name", {"name": "nobody"}) == 0
-        returned = tx.rows("UPDATE cursors SET value = 'new' WHERE name <> :name RETURNING name, value", {"name": "a"})
+        returned = tx.rows(
+            "UPDATE cursors SET value = 'new' WHERE name <> :name RETURNING name, value", {"name": "a"}
+        )
         assert sorted((row["name"], row["value"]) for row in returned) == [("b", "new"), ("c", "new")]
         assert tx.row("SELECT name FROM cursors WHERE name = :name", {"name": "nobody"}) is None
         assert tx.rows("SELECT name FROM cursors WHERE name = :name", {"name": "nobody"}) == []
@@ -375,7 +396,8 @@ async def test_a_newer_schema_is_refused_and_left_alone(opener):
     database = await opener()
     await database.write(
         lambda tx: tx.execute(
-            "INSERT INTO schema_version (version, name, applied_at) VALUES (:version, 'future', 0)", {"version": newer}
+            "INSERT INTO schema_version (version, name, applied_at) VALUES (:version, 'future', 0)",
+            {"version": newer},
         )
     )
     await database.close()

@@ -7,6 +7,7 @@ Every child is a process of its own that runs `bot.cli.main` from the beginning.
 transaction was done except COMMIT. COMMITS_FILE gets the number of each commit.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -67,11 +68,11 @@ class _Trapped:
 
 def _nurse() -> None:
     """Fork daemons until the input ends; those that still run then are killed."""
-    import adapters.discord
-    import adapters.memory
-    import adapters.telegram  # noqa: F401 - what a child would import, imported once
     import bot.agents.scripted
-    import bot.cli  # noqa: F401
+    import bot.cli  # noqa: F401 - what a child would import, imported once
+
+    for platform in ("discord", "memory", "telegram"):
+        importlib.import_module(f"adapters.{platform}.adapter")
 
     codes: dict[int, int | None] = {}
     print(json.dumps({"ready": True}), flush=True)

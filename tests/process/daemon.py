@@ -104,6 +104,7 @@ class Daemon:
     def configure(self, settings: Mapping[str, Any]) -> None:
         """For the next start."""
         self.settings = settings
+        self.config.touch(mode=0o600)
         self.config.write_text(as_toml(settings))
 
     @property

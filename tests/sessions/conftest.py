@@ -11,7 +11,9 @@ from sessions.database.sqlite import SqliteDatabase
 from tests.sessions.stores import TRANSACTIONS
 
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
-hypothesis.settings.register_profile("long", parent=hypothesis.settings.get_profile("default"), max_examples=5_000)
+hypothesis.settings.register_profile(
+    "long", parent=hypothesis.settings.get_profile("default"), max_examples=5_000
+)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

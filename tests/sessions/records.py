@@ -67,7 +67,9 @@ def arrive(tx: Transaction, message: Incoming | None = None, **how: Any) -> Queu
     """Take a message in as the gateway does."""
     message = message or incoming()
     session, person, _ = resolved(tx, message, **how)
-    return inbox.accept(tx, message, session, person, how.get("now", NOW))
+    return inbox.accept(
+        tx, message, session, person, how.get("now", NOW), ahead=inbox.waiting(tx, session.id)
+    )
 
 
 def claimed(tx: Transaction, session_id: SessionId, now: int = NOW) -> Claim:

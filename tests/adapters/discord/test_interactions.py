@@ -192,8 +192,9 @@ async def test_a_reply_never_overtakes_the_deferral():
         adapter = make_adapter(fake)
         async with running(adapter) as intake:
             fake.fail(CALLBACK, "slow", delay_s=0.3)
-            _, target = await used(here, adapter, intake)
+            interaction, target = await used(here, adapter, intake)
             await adapter.send(target, Chunk("quick"), "key-1")
+            await fake.wait_until(lambda: interaction.state != "open")
         assert [(m.text, m.is_loading) for m in fake.bot_messages(here.general)] == [("quick", False)]
 
 

@@ -107,7 +107,9 @@ async def test_live_messages_wait_for_the_gap_of_their_channel():
             fake.say(here.ada, here.general, "live")
             fake.say(here.ada, other, "elsewhere")
             await intake.wait_for(4)
+            await asyncio.sleep(0.1)
         assert intake.texts == ["first", "elsewhere", "missed", "live"]
+        assert intake.duplicates == []
 
 
 async def test_a_long_gap_is_read_page_by_page():

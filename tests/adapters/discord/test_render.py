@@ -20,6 +20,7 @@ from adapters.text import open_fence
         ("````md\n```py\nx\n```\n````", "```md\n`\u200b`\u200b`py\nx\n`\u200b`\u200b`\n```"),
         ("#hashtag", "#hashtag"),
         ("a\r\nb\rc\0", "a\nb\nc"),
+        ("half \ud800", "half ?"),
     ],
 )
 def test_markdown_of_discord(markdown, shown):

@@ -69,6 +69,22 @@ async def test_an_uncertain_send_is_visible_once(fault):
         assert fake.bot_texts(here.direct) == ["hello there"]
 
 
+async def test_without_a_reference_the_nonce_decides():
+    """A message that answers none cannot be looked up; its nonce keeps the repeat from showing twice."""
+    async with community() as here:
+        fake = here.fake
+        target = target_of(here.direct)
+        adapter = make_adapter(fake)
+        async with running(adapter):
+            fake.fail(SEND, "lost_answer")
+            with pytest.raises(Uncertain):
+                await adapter.send(target, HELLO, "key-1")
+        fresh = make_adapter(fake)
+        async with running(fresh):
+            await fresh.send(target, HELLO, "key-1", is_repeat=True)
+        assert fake.bot_texts(here.direct) == ["hello there"]
+
+
 @pytest.mark.parametrize("is_new_process", [False, True])
 async def test_a_repeat_after_the_nonce_is_forgotten(is_new_process):
     """Hours later, in another process, an earlier copy is found in history, however much was said since."""

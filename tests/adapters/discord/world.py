@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adapters.discord.adapter import DiscordAdapter
-from adapters.discord.link import Waits
+from adapters.discord.waits import Waits
 from adapters.messages import CommandSpec, Target
 from config.names import AccountId, ChannelId, PlatformMessageId, ThreadId
 from config.settings import AccountSettings

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
@@ -10,10 +11,11 @@ from adapters.base import Pace
 from adapters.errors import StartError
 from adapters.messages import Chunk, CommandSpec
 from adapters.telegram.adapter import TelegramAdapter
+from adapters.telegram.pauses import Backoff
 from config.names import AccountId
 from config.settings import AccountSettings
 from tests.adapters.recording import RecordingIntake
-from tests.adapters.telegram.world import ACCOUNT, commands, make_adapter, running, target_of, until
+from tests.adapters.telegram.world import ACCOUNT, PAUSES, commands, make_adapter, running, target_of, until
 from tests.fakes.telegram import FakeTelegram
 
 SCOPES = ("all_private_chats", "all_group_chats")
@@ -123,9 +125,9 @@ async def test_a_renamed_bot_is_known_by_its_new_name(telegram):
     assert (message.text, message.is_addressed) == ("hi", True)
 
 
-@pytest.mark.parametrize("kept", ["", "nonsense", ":name", "12:", "x:y"])
+@pytest.mark.parametrize("kept", ["", "nonsense", ":name", "12:", "x:y", "999:another_bot"])
 async def test_a_name_that_cannot_be_read_is_asked_for(telegram, kept):
-    """A damaged note of the name is as good as none."""
+    """A damaged note of the name, or that of another bot whose token stood here before, is as good as none."""
     intake = RecordingIntake()
     intake.cursors[ACCOUNT, "identity"] = kept
     async with running(make_adapter(telegram), intake):
@@ -208,3 +210,15 @@ async def test_no_token_reaches_a_log(telegram, caplog):
     assert caplog.records
     for unwanted in (telegram.token, "secret"):
         assert unwanted not in caplog.text
+
+
+async def test_asking_for_the_name_again_does_not_hammer_a_refused_token(telegram):
+    """With the name known, a refused token is asked as slowly beside the feed as in it."""
+    intake = RecordingIntake()
+    intake.cursors[ACCOUNT, "identity"] = f"{telegram.world.bot.id}:palaver_test_bot"
+    telegram.revoke_token()
+    adapter = make_adapter(telegram, pauses=replace(PAUSES, refused=Backoff(5, 5)))
+    async with running(adapter, intake, hearing=False):
+        await until(lambda: adapter.health().state == "refused")
+        await asyncio.sleep(0.5)
+    assert len(telegram.calls()) == 2

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
 from adapters.base import IntakeClosed
+from adapters.telegram.hearing import Hearing
 from adapters.telegram.pauses import Backoff, Pauses
+from adapters.telegram.polling import Trouble
 from tests.adapters.recording import RecordingIntake
 from tests.adapters.telegram.test_sending import serving
 from tests.adapters.telegram.world import ACCOUNT, PAUSES, make_adapter, running, until
@@ -99,13 +102,18 @@ async def test_the_offset_is_sent_once_for_each_batch(telegram, ada, chat):
 
 async def test_ids_may_begin_anew_lower(telegram, ada, chat):
     """After a quiet week Telegram's ids may start lower: such messages are delivered and confirmed like any other."""
-    async with running(make_adapter(telegram)) as intake:
+    adapter = make_adapter(telegram, pauses=replace(PAUSES, poll_timeout_s=1))
+    async with running(adapter) as intake:
         telegram.say(ada, chat, "before")
         await intake.wait_for(1)
         await telegram.wait_until_confirmed()
+        confirmed = len(telegram.calls("getUpdates"))
+        await until(lambda: len(telegram.calls("getUpdates")) >= confirmed + 2)
+        await telegram.outage("refuse")  # so that they wait there when the next poll comes
         telegram.world.next_update_id = 5
         telegram.say(ada, chat, "after")
         telegram.say(ada, chat, "and again")
+        await telegram.outage(None)
         await intake.wait_for(3)
         await telegram.wait_until_confirmed()
     assert intake.texts == ["before", "after", "and again"]
@@ -308,7 +316,7 @@ async def test_a_token_refused_from_the_start(telegram):
 
 async def test_another_poller_is_named(telegram, ada, chat):
     """When another program polls the same token, that is said, and the account hears on as soon as it may."""
-    pauses = PAUSES.__class__(poll_timeout_s=5, network=PAUSES.network, conflict=Backoff(0.3, 0.5))
+    pauses = replace(PAUSES, conflict=Backoff(0.3, 0.5))
     adapter = make_adapter(telegram, pauses=pauses)
     with capture_logs() as logs:
         async with running(adapter) as intake:
@@ -431,3 +439,20 @@ async def test_groups_topics_edits_and_files_over_the_wire(telegram, ada):
     assert [message.unsupported for message in messages] == [None] * 4 + ["too_large", "sticker", None, None]
     assert messages[7].is_command_for_other
     assert intake.quarantined == []
+
+
+async def test_back_off_grows_and_begins_anew():
+    """Each failure in a row waits longer; after a success the next failure waits as briefly as the first."""
+    attempts = []
+
+    class Noted(Backoff):
+        def delay_s(self, attempt: int) -> float:
+            attempts.append(attempt)
+            return 0
+
+    trouble = Trouble(ACCOUNT, Hearing(ACCOUNT), replace(PAUSES, network=Noted(1, 1)))
+    for _ in range(3):
+        await trouble.wait_out(OSError("down"))
+    trouble.over()
+    await trouble.wait_out(OSError("down again"))
+    assert attempts == [0, 1, 2, 0]

@@ -191,7 +191,7 @@ def test_a_code_block_continues_as_one():
 
 def test_code_that_fits_is_not_cut():
     """A block that would fall into two messages begins the next one instead."""
-    code = "```\n" + "a line of code\n" * 100 + "```"
+    code = "```\n" + "a line of code\n\n" * 100 + "```"
     first, second = render("word " * 600 + "\n\n" + code)
     assert "line of code" not in first.text
     assert second.text.count("a line of code") == 100

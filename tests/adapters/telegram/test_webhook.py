@@ -198,6 +198,32 @@ async def test_200_waits_for_the_intake(telegram, ada, chat):
         assert (await poison).status == 200
 
 
+class SlowAtFirst(RecordingIntake):
+    """Its first delivery takes longer than the second."""
+
+    async def deliver(self, message):
+        await asyncio.sleep(0.2 if message.text == "first" else 0)
+        return await super().deliver(message)
+
+
+async def test_calls_at_the_same_time_are_taken_in_order(telegram):
+    """Should Telegram open two connections after all, the later call does not overtake the earlier one."""
+    async with hooked(telegram, SlowAtFirst(), webhook_secret=SECRET) as (_, _, route, intake):
+        calls = [
+            route.handle({SECRET_HEADER: SECRET}, {}, json.dumps(update(number, text)).encode())
+            for number, text in enumerate(("first", "second"), start=1)
+        ]
+        assert [answer.status for answer in await asyncio.gather(*calls)] == [200, 200]
+    assert intake.texts == ["first", "second"]
+
+
+def update(number, text):
+    sender = {"id": 7, "is_bot": False, "first_name": "Ada"}
+    chat = {"id": 7, "type": "private"}
+    message = {"message_id": number, "date": 1, "chat": chat, "from": sender, "text": text}
+    return {"update_id": number, "message": message}
+
+
 async def test_before_and_after_the_run_nothing_is_taken(telegram):
     """A route that outlives `run` refuses, so that Telegram keeps what it has."""
     adapter = make_adapter(telegram, webhook_url="https://bot.example.org", webhook_secret=SECRET)
@@ -254,13 +280,9 @@ async def test_a_start_in_an_outage_takes_calls_as_soon_as_it_may(telegram, ada,
     await telegram.outage("refuse")
     adapter = make_adapter(telegram, webhook_url="https://bot.example.org", webhook_secret=SECRET)
     (route,) = adapter.routes
-    sender = {"id": 7, "is_bot": False, "first_name": "Ada"}
-    message = {"message_id": 1, "date": 1, "chat": {"id": 7, "type": "private"}, "from": sender, "text": "hi"}
     async with running(adapter, intake, hearing=False):
         await until(lambda: adapter.health().state == "retrying")
-        answer = await route.handle(
-            {SECRET_HEADER: SECRET}, {}, json.dumps({"update_id": 1, "message": message}).encode()
-        )
+        answer = await route.handle({SECRET_HEADER: SECRET}, {}, json.dumps(update(1, "hi")).encode())
         assert answer.status == 200
     assert intake.texts == ["hi"]
 

@@ -1,0 +1,272 @@
+"""A whole daemon in the test's process: the real store, gateway, lanes, turns and delivery, on a memory platform.
+
+Owns wiring and waiting. What people write and see is the memory adapter's; what went wrong inside is in the store's rows.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from adapters.base import Capabilities
+from adapters.memory import MemoryAdapter, Room
+from adapters.memory.adapter import CAPABILITIES
+from adapters.messages import InboundMessage, Sender
+from bot import catalogue
+from bot.agents.base import Agent, AgentContext, Event, Toolbox
+from bot.agents.scripted import Script, ScriptedAgent
+from bot.delivery import Delivery
+from bot.gateway import Gateway
+from bot.governor import Governor
+from bot.lanes import Lanes
+from bot.tools.builtin import builtin_tools
+from bot.tools.registry import Tool, ToolRegistry
+from bot.turns import Turns
+from config.names import AccountId, ChannelId, PlatformMessageId, PlatformUserId
+from config.settings import AccountSettings, Settings
+from sessions.database.base import Database, Transaction
+from sessions.database.sqlite import SqliteDatabase
+from sessions.errors import StoreUnavailable
+
+T = TypeVar("T")
+ACCOUNT = AccountId("memory.main")
+LIKE_TELEGRAM = replace(CAPABILITIES, is_idempotent=False)
+"""A platform that takes no idempotency key."""
+
+
+class MovingClock:
+    """Milliseconds since the epoch, moved by hand."""
+
+    def __init__(self, start: int = 1_800_000_000_000) -> None:
+        self.ms = start
+
+    def __call__(self) -> int:
+        return self.ms
+
+    def advance(self, seconds: float) -> None:
+        self.ms += round(seconds * 1000)
+
+
+class SwitchedDatabase:
+    """The real database behind two switches: a disk that fills up, and a store that refuses to write."""
+
+    def __init__(self, inner: Database) -> None:
+        self._inner = inner
+        self.free: int | None = None
+        self.is_refusing = False
+
+    @property
+    def dialect(self) -> Any:
+        return self._inner.dialect
+
+    async def write(self, work: Callable[[Transaction], T]) -> T:
+        if self.is_refusing:
+            raise StoreUnavailable("no room left on the disk", "Free some space.")
+        return await self._inner.write(work)
+
+    async def read(self, work: Callable[[Transaction], T]) -> T:
+        return await self._inner.read(work)
+
+    def free_bytes(self) -> int | None:
+        return self._inner.free_bytes() if self.free is None else self.free
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+class House:
+    """One daemon. `async with house.running()` hears, answers and sends; the room and the file outlive it."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        agent: Agent | None = None,
+        script: Script | None = None,
+        tools: Sequence[Tool] = builtin_tools(),
+        capabilities: Capabilities = CAPABILITIES,
+        account: Mapping[str, Any] | None = None,
+        room: Room | None = None,
+        now: Callable[[], int] = lambda: int(time.time() * 1000),
+        governor: Governor | None = None,
+        adapter: Callable[..., MemoryAdapter] = MemoryAdapter,
+        **sections: Any,
+    ) -> None:
+        self.path = path
+        self.account = AccountSettings(platform="memory", **(account or {}))
+        self.settings = Settings.model_validate(
+            {
+                "database_url": f"sqlite://{path}",
+                "accounts": {"main": self.account.model_dump()},
+                "delivery": {"preview": False},
+                **sections,
+            }
+        )
+        self.capabilities = capabilities
+        self.room = room or Room(ACCOUNT, is_idempotent=capabilities.is_idempotent)
+        self.agents: dict[str | None, Agent] = {None: agent or ScriptedAgent(script)}
+        self.tools = ToolRegistry(tools)
+        self.now = now
+        self.governor = governor or Governor()
+        self.make_adapter = adapter
+        self.adapter: MemoryAdapter
+        self.database: SwitchedDatabase
+        self.gateway: Gateway
+        self.lanes: Lanes
+        self.turns: Turns
+        self.delivery: Delivery
+
+    def _agent_for(self, persona: str | None) -> Agent:
+        return self.agents.get(persona) or self.agents[None]
+
+    async def open(self) -> None:
+        """Wire everything; nothing is taken up yet."""
+        self.database = SwitchedDatabase(await SqliteDatabase.open(self.path))
+        accounts = {ACCOUNT: self.account}
+        texts = catalogue.load(self.settings.language, self.settings.texts)
+        self.adapter = self.make_adapter(
+            ACCOUNT, self.account, lambda _: (), capabilities=self.capabilities, room=self.room
+        )
+        self.delivery = Delivery(
+            self.database,
+            self.settings,
+            accounts,
+            {ACCOUNT: self.adapter},
+            texts,
+            self.governor,
+            now=self.now,
+        )
+        self.turns = Turns(
+            self.database, self.settings, texts, self.delivery, self.tools, self._agent_for, now=self.now
+        )
+        self.lanes = Lanes(
+            self.database,
+            self.turns,
+            max_running=self.settings.turns.max_running,
+            context_messages=self.settings.agent.context_messages,
+            notice_after_s=self.settings.turns.queue_notice_after_s,
+            now=self.now,
+        )
+        self.gateway = Gateway(
+            self.database,
+            self.settings,
+            accounts,
+            texts,
+            self.lanes,
+            self.delivery,
+            agent_name=lambda persona: self._agent_for(persona).name,
+            now=self.now,
+        )
+
+    @asynccontextmanager
+    async def running(self, *, drain_s: float = 5, send_s: float = 5) -> AsyncIterator["House"]:
+        """From start-up recovery to an orderly end. `drain_s=0` cuts running turns off, `send_s=0` replies."""
+        await self.open()
+        await self.delivery.recover()
+        await self.lanes.recover()
+        hearing = asyncio.create_task(self.adapter.run(self.gateway))
+        try:
+            yield self
+        finally:
+            await self.gateway.close("test is over")
+            hearing.cancel()
+            await asyncio.wait([hearing])
+            await self.lanes.drain(drain_s)
+            await self.delivery.close(send_s)
+            await self.adapter.close()
+            await self.database.close()
+
+    # what a test does
+
+    async def deliver(self, text: str = "hello", **fields: Any) -> Any:
+        """Hand a message to the gateway as an adapter does, and return the receipt."""
+        return await self.gateway.deliver(inbound(text, **fields))
+
+    async def rows(self, sql: str, **parameters: object) -> list[Mapping[str, Any]]:
+        return list(await self.database.read(lambda tx: tx.rows(sql, parameters)))
+
+    async def until(self, holds: Callable[[], Any], timeout_s: float = 10) -> None:
+        """Wait until something is so; `holds` may be a coroutine function."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                result = holds()
+                if asyncio.iscoroutine(result):
+                    result = await result
+                if result:
+                    return
+                await asyncio.sleep(0.005)
+
+    async def until_quiet(self, timeout_s: float = 10) -> None:
+        """Wait until no turn is unfinished and nothing waits to be sent."""
+
+        async def is_quiet() -> bool:
+            found = await self.rows(
+                "SELECT (SELECT COUNT(*) FROM turns WHERE status IN ('queued', 'running'))"
+                " + (SELECT COUNT(*) FROM outbox WHERE state IN ('ready', 'sending', 'uncertain') AND is_final = 1) AS n"
+            )
+            return found[0]["n"] == 0
+
+        await self.until(is_quiet, timeout_s)
+
+    async def until_running(self, count: int = 1) -> None:
+        async def is_running() -> bool:
+            return len(await self.rows("SELECT 1 AS x FROM turns WHERE status = 'running'")) == count
+
+        await self.until(is_running)
+
+    async def statuses(self) -> list[str]:
+        """The status of every turn, in order of acceptance."""
+        return [row["status"] for row in await self.rows("SELECT status FROM turns ORDER BY inbox_id")]
+
+    def shown(self, channel: str = "ada") -> list[str]:
+        return [shown.text for shown in self.room.shown(ChannelId(channel))]
+
+
+_numbers = iter(range(1, 10**9))
+
+
+def inbound(text: str = "hello", *, person: str = "ada", **fields: Any) -> InboundMessage:
+    """A message as an adapter would parse it."""
+    defaults: dict[str, Any] = {
+        "account": ACCOUNT,
+        "channel": ChannelId(person),
+        "message_id": PlatformMessageId(f"in-{next(_numbers)}"),
+        "sender": Sender(
+            PlatformUserId(person),
+            person.capitalize(),
+            person,
+            fields.pop("language", None),
+            is_bot=fields.pop("is_bot", False),
+        ),
+        "text": text,
+        "sent_at_ms": 1_800_000_000_000,
+    }
+    return InboundMessage(**{**defaults, **fields})
+
+
+class GatedAgent:
+    """Says what it begins, then waits until the test lets it go on; answers with the message."""
+
+    name = "gated"
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.contexts: list[AgentContext] = []
+        self.gate = asyncio.Event()
+
+    async def run(self, context: AgentContext, tools: Toolbox) -> AsyncIterator[Event]:
+        self.begun.append(context.messages[-1].content)
+        self.contexts.append(context)
+        await self.gate.wait()
+        async for event in ScriptedAgent().run(context, tools):
+            yield event
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+def contents(rows: Sequence[Mapping[str, Any]], column: str) -> Iterator[Any]:
+    return (row[column] for row in rows)
