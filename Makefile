@@ -14,6 +14,8 @@ BIN := $(VENV)/bin
 # Further arguments for the program that a target starts: make run ARGS='--config palaver.toml'
 ARGS ?=
 JOBS ?= 2
+# One script per claim; what they share and the package's own file are not among them.
+CLAIMS := $(sort $(filter-out __init__ measuring,$(basename $(notdir $(wildcard benchmarks/*.py)))))
 CYCLES ?= 200
 BUILD_REQUIREMENTS := requirements.txt requirements-build.txt
 CHECKED := bot adapters sessions config $(wildcard tests/fakes tests/typing)
@@ -49,8 +51,8 @@ test: $(VENV)/.dev ## the test suite (JOBS=2 processes)
 	$(BIN)/pytest -n $(JOBS) --dist=worksteal --session-timeout=570 --inline-snapshot=disable $(ARGS)
 
 bench: $(VENV)/.dev ## every claim about speed, measured here
-	@set -e; for script in $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))); do \
-		echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
+	@failed=0; for claim in $(CLAIMS); do \
+		echo "== $$claim"; $(BIN)/python -m benchmarks.$$claim $(ARGS) || failed=1; done; exit $$failed
 
 soak: $(VENV)/.dev ## one long run under load and faults
 	$(BIN)/python -m tests.process.soak $(ARGS)

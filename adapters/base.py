@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from adapters.messages import ChannelKind, Chunk, InboundMessage, Target
+from adapters.messages import ChannelKind, Choice, Chunk, InboundMessage, Target
 from config.names import AccountId, ChannelId, PlatformMessageId
 
 
@@ -30,6 +30,8 @@ class Capabilities:
     text_unit: Literal["utf16", "codepoints"] = "codepoints"
     can_edit: bool = False
     can_type: bool = False
+    can_choose: bool = False
+    """Choices under a reply are buttons; elsewhere they are numbered lines that say what to write."""
     has_threads: bool = False
     is_idempotent: bool = False
     """A send repeated with the same key shows one message only."""
@@ -148,9 +150,12 @@ class Adapter(Protocol):
         `health()` and retried with back-off, and never ends this call. Returns only when the input is at its end (terminal).
         """
 
-    def render(self, markdown: str) -> list[Chunk]:
-        """Cut a reply (CommonMark text) into messages of this platform. Pure, deterministic, never empty for text that
-        has anything visible in it, never fails whatever the text contains."""
+    def render(self, markdown: str, choices: Sequence[Choice] = ()) -> list[Chunk]:
+        """Cut a reply (CommonMark text) into messages of this platform, with what may be picked under the last one.
+
+        Pure, deterministic, never empty for text that has anything visible in it, never fails whatever the text contains.
+        What `capabilities` cannot show as buttons is written as lines below the text (`adapters/choices.py`).
+        """
 
     async def send(
         self, target: Target, chunk: Chunk, key: str, *, is_repeat: bool = False

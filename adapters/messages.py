@@ -88,6 +88,19 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """Something the person may pick under a reply: a button where the platform has any, else a numbered line.
+
+    Picking it is the same as writing the command, so nothing has to be remembered about a button.
+    """
+
+    label: str
+    """A few words, shown on the button."""
+    command: str
+    """What is said by picking it: `/name arguments`, at most 64 bytes of UTF-8 (what Telegram carries)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """Where a reply goes."""
 

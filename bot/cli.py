@@ -3,37 +3,34 @@
 Owns arguments, exit codes and how errors read. Exit codes: 0 stopped, 2 usage, 78 configuration, 69 unavailable, 70 fault.
 """
 
-import asyncio
 import os
 import stat
 import sys
-from collections.abc import Callable, Coroutine
 from importlib.metadata import version
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import structlog
 import typer
 
+from adapters.errors import StartError
 from adapters.registry import AdapterUnavailable
 from bot import app as daemon
 from bot import doctor as examination
-from bot import story
+from bot import history_cli, story
 from bot.catalogue import CatalogueError
-from bot.web.app import PortTaken
+from bot.session_cli import sessions_cli
+from bot.shell import CONFIGURATION, UNAVAILABLE, ConfigOption, FormatOption, JsonOption, LevelOption
+from bot.shell import beside as _beside
+from bot.shell import fail as _fail
+from bot.shell import finish as _finish
+from bot.shell import load as _load
 from config import logging as logs
 from config import report
-from config.errors import ConfigError, ConfigErrors
+from config.errors import ConfigError
 from config.settings import LogSettings
-from config.sources import Loaded, load
-from sessions import history, lifecycle
+from config.sources import Loaded
+from sessions import history
 from sessions.database.base import Database
-from sessions.database.sqlite import SqliteDatabase
-from sessions.errors import StoreError
-from sessions.models import Session
-from sessions.scope import OperatorScope
-
-CONFIGURATION, UNAVAILABLE, FAULT = 78, 69, 70
 
 log = structlog.get_logger()
 
@@ -44,18 +41,9 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-sessions_cli = typer.Typer(help="Look at sessions.", no_args_is_help=True)
 cli.add_typer(sessions_cli, name="sessions")
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", "-c", help="TOML file; default: palaver/config.toml in the user's configuration folder."
-    ),
-]
-LevelOption = Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.")]
-FormatOption = Annotated[str | None, typer.Option("--log-format", help="auto, json or pretty.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+cli.command()(history_cli.search)
+cli.command()(history_cli.stats)
 
 
 def main() -> None:
@@ -111,6 +99,8 @@ def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> No
         _fail(CONFIGURATION, *clashes)
     try:
         daemon.check(loaded.settings)
+    except StartError as error:
+        _fail(CONFIGURATION, str(error), error.hint)
     except (CatalogueError, ConfigError, AdapterUnavailable) as error:
         _fail(CONFIGURATION, str(error))
     typer.echo(report.as_json(loaded) if as_json else report.text(loaded))
@@ -132,6 +122,7 @@ def doctor(config: ConfigOption = None) -> None:
 def migrate(config: ConfigOption = None) -> None:
     """Bring the database up to date; a snapshot of the old one is kept beside it."""
     loaded = _load(config)
+    logs.configure(LogSettings(level="warning"))
 
     async def work() -> None:
         database = await daemon.open_database(loaded.settings)
@@ -172,40 +163,6 @@ def why(
     typer.echo(story.as_json(traces) if as_json else "\n\n".join(story.tell(trace) for trace in traces))
 
 
-@sessions_cli.command("list")
-def sessions_list(
-    config: ConfigOption = None,
-    status: Annotated[
-        str | None, typer.Option(help="active, paused, ended, archived; other systems' words work too.")
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
-    as_json: JsonOption = False,
-) -> None:
-    """List sessions, the latest active first."""
-    statuses: tuple[Any, ...] = ()
-    if status is not None:
-        word = status.lower()
-        statuses = tuple(lifecycle.SEED_WORDS.get(word, (word,)))
-        if not set(statuses) <= set(lifecycle.TRANSITIONS):
-            _fail(2, f"sessions list: {status!r} is no status; there are {', '.join(lifecycle.TRANSITIONS)}.")
-    loaded = _load(config)
-
-    async def work(database: Database) -> list[Session]:
-        return await database.read(
-            lambda tx: lifecycle.list_sessions(tx, OperatorScope(), statuses=statuses, limit=limit)
-        )
-
-    found = _finish(_beside(loaded, work))
-    typer.echo(story.sessions_as_json(found) if as_json else story.sessions_table(found))
-
-
-def _load(config: Path | None, log_level: str | None = None, log_format: str | None = None) -> Loaded:
-    try:
-        return load(config, overrides={"log.level": log_level, "log.format": log_format})
-    except ConfigErrors as errors:
-        _fail(CONFIGURATION, *errors.lines())
-
-
 def _chat(loaded: Loaded) -> None:
     """The chat owns the terminal: logs go to a file, and HTTP is left out unless it was asked for."""
     if loaded.origin("http.enabled") == "default" and not any(
@@ -244,49 +201,6 @@ def _serve(loaded: Loaded, *, only_terminal: bool) -> None:
     _finish(daemon.serve(settings, accounts, on_started=on_started))
     logs.flush()
     logs.stop()
-
-
-async def _beside(loaded: Loaded, work: Callable[[Database], Coroutine[Any, Any, Any]]) -> Any:
-    """Read the database, whether or not a daemon owns it."""
-    database = await SqliteDatabase.open_beside(daemon.sqlite_path(loaded.settings.database_url))
-    try:
-        return await work(database)
-    finally:
-        await database.close()
-
-
-def _finish(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run to the end; what is wrong is said in a line or two, with the exit code of its kind."""
-    try:
-        return asyncio.run(work)
-    except StoreError as error:
-        _fail(UNAVAILABLE, f"database: {error.reason}", error.hint)
-    except PortTaken as error:
-        _fail(
-            UNAVAILABLE,
-            f"http: {error}",
-            "Set http.port (PALAVER_HTTP__PORT) to a free one, or http.enabled to false.",
-        )
-    except (CatalogueError, ConfigError, AdapterUnavailable) as error:
-        _fail(CONFIGURATION, str(error))
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    except Exception as error:  # the last resort: a fault is said plainly and logged whole
-        log.exception("daemon.failed")
-        _fail(
-            FAULT,
-            f"fault: {type(error).__name__}: {error}",
-            "This is a mistake in Palaver; please report it.",
-        )
-
-
-def _fail(code: int, first: str, *more: str) -> NoReturn:
-    typer.echo(f"palaver: {first}", err=True)
-    for line in more:
-        if line:
-            typer.echo(f"         {line}", err=True)
-    logs.flush()
-    raise typer.Exit(code)
 
 
 def _has_reader() -> bool:

@@ -6,15 +6,16 @@ Owns the sender, one task per channel that has something waiting, and the policy
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
 from typing import Final, TypeVar
 
 import structlog
 
 from adapters.base import Adapter, Pace
+from adapters.choices import as_lines
 from adapters.errors import DeliveryError, MessageGone, Moved, RateLimited, Rejected, Uncertain, Unreachable
-from adapters.messages import Chunk, Target
+from adapters.messages import Choice, Chunk, Target
 from adapters.settling import Settling
 from bot.catalogue import Catalogue
 from bot.governor import Governor
@@ -46,6 +47,7 @@ class Delivery:
         catalogue: Catalogue,
         governor: Governor,
         *,
+        typing_every_s: float = 4.0,
         now: Callable[[], int] = lambda: int(time.time() * 1000),
         count: Callable[[str, str], None] = lambda _account, _outcome: None,
     ) -> None:
@@ -55,6 +57,7 @@ class Delivery:
         self._adapters = adapters
         self._catalogue = catalogue
         self._governor = governor
+        self._typing_every_s = typing_every_s
         self._now = now
         self._count = count
         self._senders: dict[tuple[AccountId, ChannelId], asyncio.Task[None]] = {}
@@ -86,12 +89,14 @@ class Delivery:
             self.notify(account, channel)
         return len(channels)
 
-    def render(self, account: AccountId, text: str) -> list[Mapping[str, Json]]:
+    def render(
+        self, account: AccountId, text: str, choices: Sequence[Choice] = ()
+    ) -> list[Mapping[str, Json]]:
         """A reply as the chunks of the account's platform, ready for the outbox."""
         adapter = self._adapters.get(account)
         if adapter is None:  # its account was taken out of the settings while a turn was waiting
-            return [{"text": text, "markup": None}]
-        return [{"text": chunk.text, "markup": chunk.markup} for chunk in adapter.render(text)]
+            return [{"text": as_lines(text, choices), "markup": None}]
+        return [{"text": chunk.text, "markup": chunk.markup} for chunk in adapter.render(text, choices)]
 
     def shows_tools(self, account: AccountId) -> bool:
         return self._settings.delivery.show_tools or account in self.shows_tools_on
@@ -123,13 +128,17 @@ class Delivery:
         """Nothing (more) will be sent for this message."""
         adapter = self._adapters.get(account)
         if isinstance(adapter, Settling):
-            adapter.settled(message_id)
+            try:
+                adapter.settled(message_id)
+            except Exception:  # it is told of what has happened; its fault must not undo that
+                log.exception("delivery.settling_failed", account=account)
 
     def open_preview(self, claim: Claim) -> "Preview | NoPreview":
         """The growing answer and the typing indicator of a turn."""
         adapter = self._adapters.get(claim.address.account)
         if adapter is None:
             return NoPreview()
+        place = (claim.address.account, claim.address.channel)
         return Preview(
             self._database,
             adapter,
@@ -138,6 +147,8 @@ class Delivery:
             target=target_of(claim.address),
             after_s=self._settings.delivery.preview_after_s,
             is_shown=self._settings.delivery.preview and adapter.capabilities.can_edit,
+            is_clear=lambda: place not in self._senders,
+            typing_every_s=self._typing_every_s,
             now=self._now,
         )
 
@@ -263,6 +274,7 @@ class Delivery:
             account=chunk.address.account,
             channel=chunk.address.channel,
             key=chunk.key,
+            turn_id=chunk.turn_id,
             message_id=message_id,
             waited_ms=waited_ms,
             is_repeat=was_repeat,
@@ -281,6 +293,7 @@ class Delivery:
             account=account,
             channel=channel,
             key=chunk.key,
+            turn_id=chunk.turn_id,
             kind=type(error).__name__,
             reason=error.reason,
         )
@@ -293,7 +306,7 @@ class Delivery:
 
                 def hold(tx: Transaction) -> None:
                     outbox.hold(tx, account, held, until)
-                    _put_off(tx, chunk, until, error.reason, waited_ms, counts=False)
+                    _put_off(tx, chunk, until, error.reason, waited_ms + until - now, counts=False)
 
                 await self._durably(lambda: self._database.write(hold))
                 return False
@@ -384,6 +397,7 @@ class Delivery:
             account=chunk.address.account,
             channel=chunk.address.channel,
             key=chunk.key,
+            turn_id=chunk.turn_id,
             reason=reason,
         )
         if settled:

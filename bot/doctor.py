@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from bot import app
 from config import report
 from config.sources import Loaded
-from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import StoreError
 
 
@@ -51,7 +50,7 @@ async def _database(loaded: Loaded) -> Finding:
     if not path.exists():
         return Finding(True, "database", f"{path} will be made at the first start")
     try:
-        database = await SqliteDatabase.open_beside(path)
+        database = await app.open_beside(loaded.settings)
         try:
             damage = await database.read(lambda tx: tx.row("PRAGMA integrity_check(1)"))
         finally:

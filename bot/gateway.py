@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 import structlog
 
 from adapters.base import IntakeClosed, KnownChannel, Receipt
-from adapters.messages import InboundMessage
+from adapters.messages import Choice, InboundMessage
 from bot import commands, policy
 from bot.catalogue import Catalogue
 from config.names import AccountId, ChannelId, Json, PlatformMessageId, SessionId, TurnId
@@ -22,6 +22,7 @@ from config.settings import AccountSettings, Settings
 from sessions import inbox, lifecycle, outbox, people
 from sessions.database.base import Database, Transaction
 from sessions.errors import StoreError
+from sessions.hot import HotSessions
 from sessions.keys import choose_scope, session_key
 from sessions.models import Address, Claim, Incoming, Person, ReplyKind
 from sessions.scope import ChannelScope, PersonScope
@@ -48,7 +49,9 @@ class LanesPort(Protocol):
 class DeliveryPort(Protocol):
     """What the gateway asks of the delivery."""
 
-    def render(self, account: AccountId, text: str) -> list[Mapping[str, Json]]: ...
+    def render(
+        self, account: AccountId, text: str, choices: Sequence[Choice] = ()
+    ) -> list[Mapping[str, Json]]: ...
     def notify(self, account: AccountId, channel: ChannelId) -> None: ...
     def settle(self, account: AccountId, message_id: PlatformMessageId) -> None: ...
     def move(self, account: AccountId, old: ChannelId, new: ChannelId) -> None: ...
@@ -85,8 +88,10 @@ class Gateway:
         agent_name: Callable[[str | None], str],
         now: Callable[[], int] = lambda: int(time.time() * 1000),
         count: Callable[[str, str], None] = lambda _account, _outcome: None,
+        hot: HotSessions | None = None,
     ) -> None:
         self._database = database
+        self._hot = HotSessions(0) if hot is None else hot
         self._settings = settings
         self._accounts = accounts
         self._catalogue = catalogue
@@ -203,6 +208,9 @@ class Gateway:
             incoming, call = replace(incoming, text=call.argument), None
         if message.is_edit:
             return self._take_edit(tx, incoming, person, now)
+        if call is not None and message.channel_kind == "group" and not commands.is_for_us(call.name):
+            decision = policy.Decision("unknown_command")
+            return self._decline(tx, message, incoming, person, decision, now)
         if call is not None:
             return self._run_command(tx, incoming, person, call, now)
         return self._accept(tx, message, incoming, person, now, may_claim=may_claim)
@@ -240,7 +248,13 @@ class Gateway:
         queued = inbox.accept(tx, incoming, session, person, now, ahead=waiting)
         claim = None
         if may_claim and queued.ahead == 0:
-            claim = inbox.claim(tx, session.id, now, context_messages=self._settings.agent.context_messages)
+            claim = inbox.claim(
+                tx,
+                session.id,
+                now,
+                context_messages=self._settings.agent.context_messages,
+                recent=self._hot.tail(session.id),
+            )
         return _Taken(
             Receipt("accepted"),
             turn_id=queued.turn_id,
@@ -316,8 +330,7 @@ class Gateway:
                 language=self._catalogue.language(person.language),
                 now=now,
                 agent=self._agent_name(account.persona),
-                context_messages=self._settings.agent.context_messages,
-                context_tokens=self._settings.agent.context_tokens,
+                settings=self._settings,
             ),
             call,
         )
@@ -331,7 +344,13 @@ class Gateway:
             session_id=session.id if session else None,
         )
         has_reply = self._reply(
-            tx, address, "command", result.text, now, session_id=session.id if session else None
+            tx,
+            address,
+            "command",
+            result.text,
+            now,
+            session_id=session.id if session else None,
+            choices=result.choices,
         )
         return _Taken(
             Receipt("accepted", "command"),
@@ -349,9 +368,10 @@ class Gateway:
         now: int,
         *,
         session_id: SessionId | None = None,
+        choices: Sequence[Choice] = (),
     ) -> bool:
         """False if there is nothing to be seen in the text: an operator's own file may silence a sentence."""
-        chunks = self._delivery.render(address.account, text)
+        chunks = self._delivery.render(address.account, text, choices)
         outbox.add(tx, address, kind, chunks, now, session_id=session_id)
         return bool(chunks)
 

@@ -4,6 +4,7 @@ Owns what counts as ready. A state is believed only with proof: an adapter that 
 `DEAF_AFTER_S` is called deaf.
 """
 
+import asyncio
 import os
 import socket
 import time
@@ -17,6 +18,7 @@ from sessions.database.base import Database
 from sessions.errors import SessionError
 
 DEAF_AFTER_S: Final = 180.0
+_STORE_TIMEOUT_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,10 @@ class HealthCheck:
 
     async def _store(self) -> str:
         try:
-            await self._database.read(lambda tx: tx.row("SELECT 1 AS one"))
+            async with asyncio.timeout(_STORE_TIMEOUT_S):
+                await self._database.read(lambda tx: tx.row("SELECT 1 AS one"))
+        except TimeoutError:
+            return f"failed: no answer within {_STORE_TIMEOUT_S:g} s"
         except (SessionError, ValueError, OSError) as error:
             return f"failed: {error}"
         return "open"

@@ -17,6 +17,7 @@ from config.names import SessionId, TurnId
 from sessions import inbox
 from sessions.database.base import Database
 from sessions.errors import StoreError
+from sessions.hot import HotSessions
 from sessions.models import Claim
 
 log = structlog.get_logger()
@@ -47,8 +48,10 @@ class Lanes:
         context_messages: int,
         notice_after_s: float,
         now: Callable[[], int] = lambda: int(time.time() * 1000),
+        hot: HotSessions | None = None,
     ) -> None:
         self._database = database
+        self._hot = HotSessions(0) if hot is None else hot
         self._runner = runner
         self._max_running = max_running
         self._context_messages = context_messages
@@ -176,6 +179,7 @@ class Lanes:
         del self._running[session_id]
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("lanes.lane_failed", session_id=session_id, exc_info=error)
+            self._again.add(session_id)  # nobody was told what waits behind
         if session_id in self._handed and not self._is_draining:
             self._spawn(session_id)
         elif session_id in self._again:
@@ -200,7 +204,11 @@ class Lanes:
             try:
                 return await self._database.write(
                     lambda tx: inbox.claim(
-                        tx, session_id, self._now(), context_messages=self._context_messages
+                        tx,
+                        session_id,
+                        self._now(),
+                        context_messages=self._context_messages,
+                        recent=self._hot.tail(session_id),
                     )
                 )
             except StoreError as error:

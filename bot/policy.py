@@ -25,6 +25,7 @@ Reason = Literal[
     "queue_full",
     "session_paused",
     "edited_after_answer",
+    "unknown_command",
 ]
 
 

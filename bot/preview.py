@@ -24,7 +24,6 @@ from sessions.models import Claim
 
 log = structlog.get_logger()
 
-_TYPING_EVERY_S = 4.0
 _STOP_GRACE_S = (
     10.0  # a send under way is waited for: not knowing its outcome would mean sending the answer twice
 )
@@ -53,8 +52,11 @@ class Preview:
         target: Target,
         after_s: float,
         is_shown: bool,
+        is_clear: Callable[[], bool],
+        typing_every_s: float,
         now: Callable[[], int],
     ) -> None:
+        """`is_clear`: nothing earlier is still on its way to the channel, which a preview must not overtake."""
         self._database = database
         self._adapter = adapter
         self._governor = governor
@@ -62,6 +64,8 @@ class Preview:
         self._target = target
         self._after_s = after_s
         self._is_shown = is_shown
+        self._is_clear = is_clear
+        self._typing_every_s = typing_every_s
         self._now = now
         self.text = ""
         self._shown: Chunk | None = None
@@ -121,7 +125,7 @@ class Preview:
             self._sending = asyncio.create_task(self._show())
 
     def _type(self) -> None:
-        self._typing_timer = asyncio.get_running_loop().call_later(_TYPING_EVERY_S, self._type)
+        self._typing_timer = asyncio.get_running_loop().call_later(self._typing_every_s, self._type)
         account = self._claim.address.account
         if self._governor.is_down(account) or self._governor.held_s(account, self._claim.address.channel) > 0:
             return
@@ -142,7 +146,10 @@ class Preview:
             chunks = self._adapter.render(self.text)
             if not chunks or chunks[0] == self._shown:
                 return
-            if not self._governor.try_acquire(address.account, address.channel, address.channel_kind):
+            may_begin = self._message_id is not None or self._is_clear()
+            if not may_begin or not self._governor.try_acquire(
+                address.account, address.channel, address.channel_kind
+            ):
                 if self._showing_timer is None:
                     self._show_in(_TRY_AGAIN_S)
                 return

@@ -27,6 +27,12 @@ class Telemetry:
             ["account", "outcome"],
             registry=self._registry,
         )
+        self._summaries = Counter(
+            "palaver_summaries",
+            "Summaries: by the model, by digest, refused because something newer came first.",
+            ["outcome"],
+            registry=self._registry,
+        )
         self._turns = Histogram(
             "palaver_turn_seconds",
             "Turns that ended, by status, and how long they ran.",
@@ -40,6 +46,9 @@ class Telemetry:
 
     def count_chunk(self, account: str, outcome: str) -> None:
         self._chunks.labels(account, outcome).inc()
+
+    def count_summary(self, outcome: str) -> None:
+        self._summaries.labels(outcome).inc()
 
     def observe_turn(self, status: str, seconds: float) -> None:
         self._turns.labels(status).observe(seconds)

@@ -17,10 +17,7 @@ import structlog
 
 from bot.agents.base import (
     Agent,
-    AgentContext,
     AgentError,
-    ContextAttachment,
-    ContextMessage,
     ModelAnswer,
     RecordedStep,
     TextDelta,
@@ -34,13 +31,17 @@ from bot.agents.base import (
 )
 from bot.catalogue import Catalogue
 from bot.tools.registry import ToolContext, ToolRegistry, ToolResult
+from bot.windows import TurnWindow
 from config.names import AccountId, ChannelId, Json, PlatformMessageId, SessionId, TurnId
 from config.settings import Settings
-from sessions import context, history, inbox, lifecycle, outbox
+from sessions import contents, inbox, outbox, search
 from sessions.database.base import Database, Transaction
+from sessions.database.values import storable
 from sessions.errors import StaleClaim, StoreError
-from sessions.models import Address, Claim, ErrorRecord, Message, ReplyKind, StepRecord, ToolCall, TurnStatus
+from sessions.hot import HotSessions, Tail, tail_after
+from sessions.models import Address, Claim, ErrorRecord, ReplyKind, StepRecord, ToolCall, TurnStatus
 from sessions.scope import SessionOnly
+from sessions.window import learn
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -118,6 +119,7 @@ class _Run:
     answer_step: int = 0
     """Number of the answer whose tools are being called."""
     usage: Usage = _NO_USAGE
+    window: TurnWindow | None = None
     tools_used: list[str] = field(default_factory=list)
     steps: list[RecordedStep] = field(default_factory=list)
 
@@ -136,8 +138,13 @@ class Turns:
         *,
         now: Callable[[], int] = lambda: int(time.time() * 1000),
         observe: Callable[[str, float], None] = lambda _status, _seconds: None,
+        hot: HotSessions | None = None,
+        on_due: Callable[[SessionId], None] = lambda _session_id: None,
     ) -> None:
+        """`on_due` is told of sessions whose older messages may have to be summarised."""
         self._database = database
+        self._hot = HotSessions(0) if hot is None else hot
+        self._on_due = on_due
         self._settings = settings
         self._catalogue = catalogue
         self._delivery = delivery
@@ -162,6 +169,7 @@ class Turns:
         ):
             run = _Run(claim, self._delivery.open_preview(claim))
             self._running[claim.turn_id] = run
+            self._hot.count(claim)
             try:
                 try:
                     outcome = await self._work(run)
@@ -172,7 +180,7 @@ class Turns:
                 except (StaleClaim, asyncio.CancelledError):
                     raise
                 except Exception as error:  # noqa: BLE001 - an answer that cannot be stored must not hold up the session
-                    run.unsaved = None
+                    run.unsaved, run.usage = None, _NO_USAGE
                     failed = self._failed(run, "fault", f"{type(error).__name__}: {error}", cause=error)
                     return await self._finish(run, failed, may_continue=may_continue)
             except StaleClaim:
@@ -288,20 +296,40 @@ class Turns:
                 run.usage = _add(run.usage, step.usage)
             else:
                 run.tools_used.append(step.name)
+        run.window = window = TurnWindow(
+            self._settings,
+            run.claim,
+            agent.name,
+            self._catalogue.language(run.claim.language),
+            self.tool_specs(run.claim.persona),
+            self._now(),
+        )
+        while True:
+            try:
+                return await self._play(run, agent, window)
+            except AgentError as error:
+                if error.kind != "context_too_long" or not window.narrow(run.steps):
+                    raise
+                await self.save_answer(run)
+                run.preview.restart()
+                log.info("turn.context_narrowed", limit_tokens=window.limit_tokens, agent=agent.name)
+
+    async def _play(self, run: _Run, agent: Agent, window: TurnWindow) -> _Outcome:
+        """One run of the agent, from the steps that the turn has taken so far."""
         toolbox = _TurnTools(self, run)
-        events = agent.run(self._context(run), toolbox)
+        events = agent.run(window.context(run.steps), toolbox)
         try:
             async for event in events:
                 match event:
                     case TextDelta():
-                        run.preview.feed(_storable(event.text))
+                        run.preview.feed(storable(event.text))
                     case ModelAnswer():
                         await self._take_answer(run, event)
                     case FinalEvent():
-                        text = _storable(event.text)
+                        text = storable(event.text)
                         if not text.strip():
                             raise AgentError("bad_answer", "the answer is empty")
-                        return _Outcome("completed", answer=text, reply=self._with_tools(run, text))
+                        return _Outcome("completed", answer=text, reply=self._with_notices(run, text))
         finally:
             if isinstance(events, AsyncGenerator):
                 await events.aclose()
@@ -309,11 +337,13 @@ class Turns:
 
     async def _take_answer(self, run: _Run, answer: ModelAnswer) -> None:
         await self.save_answer(run)
-        answer = replace(answer, text=_storable(answer.text))
+        answer = replace(answer, text=storable(answer.text))
         run.unsaved = answer
         run.answer_step = run.next_step
         run.steps.append(answer)
         run.usage = _add(run.usage, answer.usage)
+        if run.window is not None:
+            run.window.note_usage(answer)
         if answer.tool_requests:
             await self.save_answer(run)
             run.preview.restart()
@@ -363,8 +393,11 @@ class Turns:
         duration = time.monotonic() - run.started
 
         may_claim = may_continue()
+        lesson = run.window.lesson if run.window is not None and outcome.status == "completed" else None
 
-        def store(tx: Transaction) -> tuple[Claim | None, bool, bool]:
+        metadata = {"tools_used": run.tools_used, "processing_ms": round(duration * 1000)}
+
+        def store(tx: Transaction) -> tuple[Claim | None, bool, bool, Tail]:
             now = self._now()
             inbox.finish(
                 tx,
@@ -377,18 +410,26 @@ class Turns:
                 output_tokens=run.usage.output_tokens,
                 error=outcome.error,
                 last_step=_answer_step(run.next_step, run.unsaved) if run.unsaved is not None else None,
-                metadata={"tools_used": run.tools_used, "processing_ms": round(duration * 1000)},
+                metadata=metadata,
             )
+            if lesson is not None and not lesson.is_empty:
+                learn(
+                    tx,
+                    claim.session_id,
+                    ratio=lesson.ratio,
+                    tokens=lesson.learned_tokens,
+                    agent=run.agent_name,
+                )
+            tail = tail_after(claim, outcome.answer, metadata, now, self._settings.agent.context_messages)
             outbox.add(tx, address, kind, chunks, now, turn_id=claim.turn_id, session_id=claim.session_id)
             is_settled = not chunks and outbox.is_settled(tx, address.inbox_id)
             if may_claim:
-                following = inbox.claim(
-                    tx, claim.session_id, now, context_messages=self._settings.agent.context_messages
-                )
-                return following, False, is_settled
-            return None, inbox.waiting(tx, claim.session_id) > 0, is_settled
+                following = inbox.claim(tx, claim.session_id, now, context_messages=tail.asked, recent=tail)
+                return following, False, is_settled, tail
+            return None, inbox.waiting(tx, claim.session_id) > 0, is_settled, tail
 
-        following, has_more, is_settled = await self._durably(store)
+        following, has_more, is_settled, tail = await self._durably(store)
+        self._hot.keep(claim.session_id, tail)
         if chunks:
             self._delivery.notify(address.account, address.channel)
         elif is_settled and address.reply_to is not None:
@@ -405,6 +446,8 @@ class Turns:
             error_kind=outcome.error.kind if outcome.error else None,
             ref=outcome.error.ref if outcome.error else None,
         )
+        if run.window is not None and run.window.is_summary_due(outcome.answer):
+            self._on_due(claim.session_id)
         return following, has_more
 
     def _failed(
@@ -433,12 +476,15 @@ class Turns:
         return _Outcome(
             status,
             error=ErrorRecord(
-                reference, kind, _storable(detail)[:2000], _storable(" ← ".join(chain))[:4000] or None
+                reference, kind, storable(detail)[:2000], storable(" ← ".join(chain))[:4000] or None
             ),
             reply=text,
         )
 
-    def _with_tools(self, run: _Run, text: str) -> str:
+    def _with_notices(self, run: _Run, text: str) -> str:
+        """The answer, and below it what the person should know about how it came about."""
+        if run.window is not None and run.window.is_message_cut:
+            text = f"{text}\n\n{self._say('message_cut', run.claim)}"
         if not run.tools_used or not self._delivery.shows_tools(run.claim.address.account):
             return text
         names = ", ".join(dict.fromkeys(run.tools_used))
@@ -446,25 +492,6 @@ class Turns:
 
     def _say(self, name: str, claim: Claim, /, **values: object) -> str:
         return self._catalogue.say(name, claim.language, **values)
-
-    def _context(self, run: _Run) -> AgentContext:
-        claim = run.claim
-        persona = self._settings.personas.get(claim.persona) if claim.persona else None
-        return AgentContext(
-            turn_id=claim.turn_id,
-            session_id=claim.session_id,
-            instructions=(persona and persona.instructions) or self._settings.agent.instructions,
-            messages=[
-                _context_message(message, is_shared=claim.is_shared)
-                for message in context.fit(claim.messages, self._settings.agent.context_tokens)
-            ],
-            steps=tuple(run.steps),
-            person_name=claim.person_name,
-            language=self._catalogue.language(claim.language),
-            now=datetime.fromtimestamp(self._now() / 1000, UTC),
-            model=persona.model if persona else None,
-            temperature=persona.temperature if persona else None,
-        )
 
     def tool_specs(self, persona: str | None) -> Sequence[ToolSpec]:
         """The tools that a persona's agent may use."""
@@ -488,7 +515,7 @@ class Turns:
             result = await self._tools.run(request.name, request.arguments, at)
         else:
             result = ToolResult(f"There is no tool called {request.name[:100]}.", is_error=True)
-        content = _storable(result.content)
+        content = storable(result.content)
         outcome = ToolOutcome(request.call_id, request.name, content, result.is_error)
         call = ToolCall(
             step=0,  # known when it is saved
@@ -526,13 +553,15 @@ class _TurnTools:
         self.specs = turns.tool_specs(run.claim.persona)
 
     async def call(self, request: ToolRequest) -> ToolOutcome:
+        window = self._run.window
+        assert window is not None
         if self._run.answer_step == self._replayed_answer and request.call_id in self._recorded:
-            return self._recorded[request.call_id]
+            return window.shortened(self._recorded[request.call_id])
         await self._turns.save_answer(self._run)
         is_allowed = request.name in {spec.name for spec in self.specs}
         outcome, call = await self._turns.call_tool(self._run, request, is_allowed=is_allowed)
         await self._turns.save_tool_result(self._run, outcome, call)
-        return outcome
+        return window.shortened(outcome)
 
 
 class _OwnMemory:
@@ -546,39 +575,21 @@ class _OwnMemory:
 
     async def remember(self, name: str, value: Json) -> None:
         await self._database.write(
-            lambda tx: lifecycle.set_variable(tx, self._session_id, name, value, self._now())
+            lambda tx: contents.set_variable(tx, self._session_id, name, value, self._now())
         )
 
     async def recall(self, name: str | None = None) -> Mapping[str, Json]:
         return await self._database.read(
-            lambda tx: lifecycle.variables(tx, self._session_id, self._scope, name)
+            lambda tx: contents.variables(tx, self._session_id, self._scope, name)
         )
 
     async def search(self, words: str, limit: int = 5) -> Sequence[tuple[str, str, datetime]]:
-        found = await self._database.read(
-            lambda tx: history.search(tx, self._session_id, self._scope, words, limit)
-        )
+        query = search.SearchQuery(words, session_id=self._session_id, size=limit)
+        page = await self._database.read(lambda tx: search.search(tx, self._scope, query))
         return [
-            (message.role, message.content, datetime.fromtimestamp(message.created_at / 1000, UTC))
-            for message in found
+            (hit.message.role, hit.message.content, datetime.fromtimestamp(hit.message.created_at / 1000, UTC))
+            for hit in page.hits
         ]
-
-
-def _context_message(message: Message, *, is_shared: bool) -> ContextMessage:
-    return ContextMessage(
-        role=message.role,
-        content=message.content,
-        name=message.author if is_shared and message.role == "user" else None,
-        attachments=tuple(
-            ContextAttachment(
-                attachment["kind"],
-                attachment.get("name"),
-                attachment.get("media_type"),
-                attachment.get("size_bytes"),
-            )
-            for attachment in message.attachments
-        ),
-    )
 
 
 def _answer_step(number: int, answer: ModelAnswer) -> StepRecord:
@@ -610,11 +621,6 @@ def _read_step(step: StepRecord) -> RecordedStep:
         Usage(*payload["usage"]),
         payload["model"],
     )
-
-
-def _storable(text: str) -> str:
-    """Without what no database holds: lone surrogates, which a model's JSON may well contain."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _forget_result(work: "asyncio.Task[_Outcome]") -> None:

@@ -144,6 +144,19 @@ class AccessSettings(Section):
     contact: str | None = Field(None, description="Whom a stranger is told to ask for access.")
 
 
+class RetentionSettings(Section):
+    """How long messages are kept. Unset: as long as their session."""
+
+    messages: DurationOrNever = Field(
+        None,
+        description='Age at which a message is removed, with what the bot answered; "never" keeps it as long as its session.',
+        json_schema_extra={"shown_none": "never"},
+    )
+    channels: dict[str, DurationOrNever] = Field(
+        default_factory=dict, description="The same for single channels, by channel id."
+    )
+
+
 class AccountSettings(Section):
     """One configured bot. Which keys matter depends on the platform; the others keep their defaults."""
 
@@ -194,6 +207,15 @@ class AccountSettings(Section):
     channel_scopes: dict[str, ScopeSettings] = Field(
         default_factory=dict, description="Session scope of single channels, by channel id."
     )
+    context_tokens: int | None = Field(
+        None, gt=200, description="Most tokens that the model sees here; unset takes agent.context_tokens."
+    )
+    channel_context_tokens: dict[str, Annotated[int, Field(gt=200)]] = Field(
+        default_factory=dict, description="The same for single channels, by channel id."
+    )
+    retention: RetentionSettings | None = Field(
+        None, description="How long messages of this account are kept, instead of sessions.keep_messages."
+    )
     pace: PaceSettings = Field(
         default_factory=PaceSettings, description="Sending limits instead of the platform's."
     )
@@ -235,9 +257,21 @@ class AgentSettings(Section):
         ("clock", "calculator", "remember", "recall", "search"),
         description="Built-in tools the agent may use.",
     )
-    context_messages: int = Field(20, gt=0, description="Most messages of the session that the model sees.")
+    context_messages: int = Field(
+        20, gt=0, description="Most messages of the session that the model sees as they were said."
+    )
     context_tokens: int = Field(
-        4000, gt=200, description="Most tokens of history that the model sees (estimated)."
+        4000,
+        gt=200,
+        description="Most tokens that the model sees: instructions, summaries, messages and tool output.",
+    )
+    summaries: Literal["model", "digest", "off"] = Field(
+        "model",
+        description="How older messages are summarised when the window is 70 % full: by the session's own model, by a digest "
+        "of their own sentences (also taken when there is no model, or it fails), or not at all.",
+    )
+    summary_timeout_s: Seconds = Field(
+        30, gt=0, description="Longest time for a summary by the model before the digest is taken."
     )
 
 
@@ -261,6 +295,11 @@ class SessionSettings(Section):
     delete_after: DurationOrNever = Field(
         timedelta(days=30),
         description='Time from the end to removal; "never" keeps ended sessions for ever.',
+        json_schema_extra={"shown_none": "never"},
+    )
+    keep_messages: DurationOrNever = Field(
+        None,
+        description='Age at which a message is removed, with what the bot answered; "never" keeps it as long as its session.',
         json_schema_extra={"shown_none": "never"},
     )
     cleanup_interval: Duration = Field(timedelta(hours=1), description="How often sessions are cleaned up.")
@@ -297,6 +336,15 @@ class DeliverySettings(Section):
     )
 
 
+class SearchSettings(Section):
+    """How history is searched."""
+
+    semantic: bool = Field(
+        False,
+        description='Search by meaning too, not only by words. English only; needs pip install "palaver[semantic]".',
+    )
+
+
 class HttpSettings(Section):
     """The HTTP server for health checks, metrics and webhooks."""
 
@@ -327,6 +375,16 @@ class StoreSettings(Section):
 
     readers: int = Field(2, gt=0, le=32, description="SQLite connections for reading beside the one writer.")
     busy_timeout_s: Seconds = Field(5, description="Wait for a lock held by another program.")
+    encryption_keys: tuple[SecretStr, ...] = Field(
+        (),
+        description="Keys that what people say is encrypted with in the database: the first one encrypts, all decrypt. Each is a key "
+        "as `palaver keys new` makes it, or file: and the path of a file with one in each line.",
+    )
+    hot_bytes: int = Field(
+        24 * 1024 * 1024,
+        ge=0,
+        description="Memory for the ends of conversations that are going on (about 1,000 sessions); 0 keeps none.",
+    )
     reserve_bytes: int = Field(
         32 * 1024 * 1024,
         ge=0,
@@ -369,6 +427,7 @@ class Settings(Section):
     turns: TurnSettings = Field(default_factory=TurnSettings)
     delivery: DeliverySettings = Field(default_factory=DeliverySettings)
     store: StoreSettings = Field(default_factory=StoreSettings)
+    search: SearchSettings = Field(default_factory=SearchSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 

@@ -4,7 +4,9 @@ SessionError
 ├── SessionNotFound       no such session within the caller's scope
 ├── SessionClosed         the session's status does not allow this
 ├── IllegalTransition     the lifecycle table has no such step
+│   └── LostRace          the row was changed by another transaction since it was read; a second try sees it as it is now
 ├── StaleClaim            the turn was claimed anew (or cancelled) meanwhile: this result must not be stored
+├── TransferError         a file to be imported is not what it claims to be
 └── StoreError
     ├── StoreUnavailable  nothing can be stored now (disk full, locked, connection lost); may heal
     ├── StoreCorrupt      the file is damaged or not ours; needs the operator
@@ -28,8 +30,16 @@ class IllegalTransition(SessionError):
     """The lifecycle table has no such step."""
 
 
+class LostRace(IllegalTransition):
+    """Another transaction changed the row since it was read; a second try sees it as it is now."""
+
+
 class StaleClaim(SessionError):
     """The turn was claimed anew or cancelled meanwhile; nothing was stored."""
+
+
+class TransferError(SessionError):
+    """A file to be imported is not what it claims to be; nothing of the session at fault was stored."""
 
 
 class StoreError(SessionError):

@@ -1,18 +1,27 @@
-"""Reading what was said and what happened: pages of a conversation, words in it, and the story of one message.
+"""Reading what was said and what happened: pages of a conversation, and the story of one message.
 
-Owns the reads; every one takes a `Scope`. Writing belongs to `inbox.py` and `outbox.py`.
+Owns the reads; every one takes a `Scope`. Words are looked for in `search.py`; writing belongs to `inbox.py` and `outbox.py`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from config.names import SessionId
 from sessions.database.base import Row, Transaction
 from sessions.inbox import read_message
 from sessions.models import Message
 from sessions.scope import Scope, condition
 
 _COLUMNS = "m.session_id, m.position, m.part, m.role, m.content, m.author, m.created_at, m.turn_id, m.attachments, m.metadata"
+
+
+_LONGEST_WORD = 200  # longer patterns are refused by SQLite; nobody looks for such a word
+
+
+_NOT_TWICE = (
+    " AND (m.turn_id IS NOT NULL OR s.forked_from IS NULL OR NOT EXISTS (SELECT 1 FROM sessions o"
+    " WHERE o.id = s.forked_from AND COALESCE(o.end_reason, '') <> 'deleted'))"
+)
+"""What a fork took along is shown where it was said, as long as that is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,36 +37,24 @@ class Page:
 def page(tx: Transaction, key: str, scope: Scope, *, number: int = 1, size: int = 10) -> Page:
     """One page of all that was said under a session key, ended sessions included, counted from the newest."""
     where, parameters = condition(scope)
+    where += _NOT_TWICE
     total = tx.row(
         f"SELECT COUNT(*) AS n FROM messages m JOIN sessions s ON s.id = m.session_id WHERE s.key = :key AND {where}",
         {"key": key, **parameters},
     )
     rows = tx.rows(
         f"SELECT {_COLUMNS} FROM messages m JOIN sessions s ON s.id = m.session_id WHERE s.key = :key AND {where}"
-        " ORDER BY s.created_at DESC, s.id DESC, m.position DESC, m.part DESC LIMIT :size OFFSET :offset",
+        # the live session may be an older one that was taken up again
+        " ORDER BY CASE WHEN s.status IN ('active', 'paused') THEN 0 ELSE 1 END, s.last_activity_at DESC, s.id DESC,"
+        " m.position DESC, m.part DESC LIMIT :size OFFSET :offset",
         {"key": key, "size": size, "offset": (number - 1) * size, **parameters},
     )
     return Page([read_message(row) for row in reversed(rows)], number, int(total["n"]) if total else 0)
 
 
-def search(tx: Transaction, session_id: SessionId, scope: Scope, words: str, limit: int = 5) -> list[Message]:
-    """Messages of one session that hold all the words, newest first; upper and lower case of ASCII are the same."""
-    where, parameters = condition(scope)
-    wanted = {f"word_{number}": _pattern(word) for number, word in enumerate(words.split()[:10])}
-    if not wanted:
-        return []
-    matches = " AND ".join(f"LOWER(m.content) LIKE :{name} ESCAPE '!'" for name in wanted)
-    rows = tx.rows(
-        f"SELECT {_COLUMNS} FROM messages m JOIN sessions s ON s.id = m.session_id"
-        f" WHERE m.session_id = :id AND {where} AND {matches} ORDER BY m.position DESC, m.part DESC LIMIT :limit",
-        {"id": session_id, "limit": limit, **parameters, **wanted},
-    )
-    return [read_message(row) for row in rows]
-
-
-def _pattern(word: str) -> str:
-    escaped = word.lower().replace("!", "!!").replace("%", "!%").replace("_", "!_")
-    return f"%{escaped}%"
+def _escaped(text: str) -> str:
+    """As LIKE takes it, with '!' before what has a meaning there."""
+    return text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +111,13 @@ def find_inbox(tx: Transaction, words: Sequence[str]) -> list[Row]:
         account, channel, message = words
         return tx.rows(
             "SELECT * FROM inbox WHERE account = :account AND channel = :channel"
-            " AND (message_id = :message OR message_id LIKE :edits) ORDER BY id DESC LIMIT 20",
-            {"account": account, "channel": channel, "message": message, "edits": f"{message}:%"},
+            " AND (message_id = :message OR message_id LIKE :edits ESCAPE '!') ORDER BY id DESC LIMIT 20",
+            {"account": account, "channel": channel, "message": message, "edits": f"{_escaped(message)}:%"},
         )
-    word = words[0].strip()
+    word = words[0].strip(" ().,;:")
     return tx.rows(
         "SELECT * FROM inbox WHERE message_id = :word OR turn_id = :word"
         " OR turn_id IN (SELECT turn_id FROM errors WHERE ref = :ref)"
         " OR id IN (SELECT inbox_id FROM outbox WHERE platform_message_id = :word) ORDER BY id DESC LIMIT 20",
-        {"word": word, "ref": word.upper().removeprefix("REF ").strip("()")},
+        {"word": word, "ref": word.upper().removeprefix("REF").strip()},
     )

@@ -6,14 +6,17 @@ running turns is `bot/lanes.py`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import orjson
 
 from config.names import AccountId, ChannelId, Json, PersonId, SessionId, TurnId
-from sessions.database.base import Row, Transaction
-from sessions.errors import StaleClaim
+from sessions import window
+from sessions.database.base import Row, Transaction, row_lock
+from sessions.database.values import as_json
+from sessions.errors import SessionClosed, StaleClaim
+from sessions.hot import Tail
 from sessions.models import (
     Address,
     Claim,
@@ -25,9 +28,11 @@ from sessions.models import (
     StepRecord,
     ToolCall,
     TurnStatus,
+    Window,
     new_id,
 )
 
+_WINDOW = ", ".join(f"s.{column}" for column in window.COLUMNS)
 
 _UNFINISHED = "status IN ('queued', 'running')"
 """The condition of the partial index over unfinished turns. A query that wants one of the two says this as well: SQLite does not
@@ -79,7 +84,7 @@ def record(
             "kind": message.channel_kind,
             "thread": message.thread,
             "person": person_id,
-            "handle": _dump(message.reply_handle) if message.reply_handle is not None else None,
+            "handle": as_json(message.reply_handle) if message.reply_handle is not None else None,
             "sent": message.sent_at,
             "now": now,
             "outcome": outcome,
@@ -123,14 +128,18 @@ def hear(tx: Transaction, message: Incoming, now: int) -> None:
 def accept(
     tx: Transaction, message: Incoming, session: Session, person: Person, now: int, *, ahead: int
 ) -> QueuedTurn:
-    """Store the message and queue its turn at the end of the session's lane, where `ahead` turns are unfinished."""
+    """Store the message and queue its turn at the end of the session's lane, where `ahead` turns are unfinished.
+
+    Raises: SessionClosed when the session is not active (any more).
+    """
     turn_id = TurnId(new_id())
     place = tx.row(
         "UPDATE sessions SET next_position = next_position + 1, message_count = message_count + 1, last_activity_at = :now"
-        " WHERE id = :id RETURNING next_position - 1 AS position",
+        " WHERE id = :id AND status = 'active' RETURNING next_position - 1 AS position",
         {"now": now, "id": session.id},
     )
-    assert place is not None
+    if place is None:
+        raise SessionClosed(session.id)
     address = record(
         tx, message, "accepted", "", now, person_id=person.id, session_id=session.id, turn_id=turn_id
     )
@@ -147,18 +156,19 @@ def accept(
     )
     tx.execute(
         "INSERT INTO messages (session_id, position, part, role, content, person_id, author, turn_id, platform_message_id,"
-        " attachments, metadata, created_at) VALUES (:session, :position, 0, 'user', :content, :person, :author, :turn,"
-        " :message, :attachments, :metadata, :now)",
+        " attachments, metadata, created_at, is_sealed) VALUES (:session, :position, 0, 'user', :content, :person, :author, :turn,"
+        " :message, :attachments, :metadata, :now, :sealed)",
         {
             "session": session.id,
             "position": place["position"],
-            "content": message.text,
+            "content": tx.seal.seal(message.text),
+            "sealed": int(tx.seal.is_on),
             "person": person.id,
             "author": person.display_name,
             "turn": turn_id,
             "message": message.message_id,
-            "attachments": _dump(list(message.attachments)),
-            "metadata": _dump({"origin": dict(message.origin)} if message.origin else {}),
+            "attachments": tx.seal.seal(as_json(list(message.attachments))) if message.attachments else "[]",
+            "metadata": as_json({"origin": dict(message.origin)} if message.origin else {}),
             "now": now,
         },
     )
@@ -168,9 +178,10 @@ def accept(
 def replace_text(tx: Transaction, message: Incoming, now: int) -> Literal["replaced", "answered", "unknown"]:
     """Apply an edit to a message whose turn has not begun; a message already taken up keeps its words."""
     row = tx.row(
-        "SELECT m.id, m.content, t.status FROM inbox i JOIN turns t ON t.id = i.turn_id"
+        "SELECT m.id, m.metadata, t.status FROM inbox i JOIN turns t ON t.id = i.turn_id"
         " JOIN messages m ON m.session_id = t.session_id AND m.position = t.position AND m.part = 0"
-        " WHERE i.account = :account AND i.channel = :channel AND i.message_id = :message",
+        " WHERE i.account = :account AND i.channel = :channel AND i.message_id = :message"
+        + row_lock(tx, "t"),
         {"account": message.account, "channel": message.channel, "message": message.message_id},
     )
     if row is None:
@@ -178,8 +189,13 @@ def replace_text(tx: Transaction, message: Incoming, now: int) -> Literal["repla
     if row["status"] != "queued":
         return "answered"
     tx.execute(
-        "UPDATE messages SET content = :text, metadata = :metadata WHERE id = :id",
-        {"text": message.text, "metadata": _dump({"edited_at": now}), "id": row["id"]},
+        "UPDATE messages SET content = :text, is_sealed = :sealed, metadata = :metadata WHERE id = :id",
+        {
+            "text": tx.seal.seal(message.text),
+            "sealed": int(tx.seal.is_on),
+            "metadata": as_json({**orjson.loads(row["metadata"]), "edited_at": now}),
+            "id": row["id"],
+        },
     )
     return "replaced"
 
@@ -209,28 +225,38 @@ def recover(tx: Transaction) -> int:
     return tx.execute(f"UPDATE turns SET status = 'queued' WHERE status = 'running' AND {_UNFINISHED}")
 
 
-def claim(tx: Transaction, session_id: SessionId, now: int, *, context_messages: int) -> Claim | None:
-    """Take the first turn of a lane to run it; None if one is running already or nothing waits."""
+def claim(
+    tx: Transaction, session_id: SessionId, now: int, *, context_messages: int, recent: Tail | None = None
+) -> Claim | None:
+    """Take the first turn of a lane to run it; None if one is running already or nothing waits.
+
+    `recent` is what is remembered of the session's end: taken if the session says that it still holds, else read anew.
+    """
     row = tx.row(
         "UPDATE turns SET status = 'running', epoch = epoch + 1, attempts = attempts + 1, started_at = :now WHERE id = ("
         " SELECT t.id FROM turns t WHERE t.session_id = :session AND t.status = 'queued'"
         f" AND t.{_UNFINISHED} AND NOT EXISTS"
         " (SELECT 1 FROM turns r WHERE r.session_id = :session AND r.status = 'running'"
         f" AND r.{_UNFINISHED})"
-        " ORDER BY t.position LIMIT 1) RETURNING id, position, epoch, attempts, queued_at, cancel_requested_at, inbox_id",
+        # Said again for the row itself: another node may have taken it since the head of the lane was looked up.
+        " ORDER BY t.position LIMIT 1) AND status = 'queued'"
+        " RETURNING id, position, epoch, attempts, queued_at, cancel_requested_at, inbox_id",
         {"now": now, "session": session_id},
     )
     if row is None:
         return None
     about = tx.row(
         "SELECT i.account, i.channel, i.channel_kind, i.thread, i.message_id, i.reply_handle, s.persona, s.scope,"
-        " s.channel AS session_channel, i.person_id, s.person_id AS owner, p.display_name, p.language"
+        f" s.channel AS session_channel, i.person_id, s.person_id AS owner, p.display_name, p.language, {_WINDOW}"
         " FROM inbox i JOIN sessions s ON s.id = :session LEFT JOIN persons p ON p.id = i.person_id WHERE i.id = :inbox",
         {"session": session_id, "inbox": row["inbox_id"]},
     )
     assert about is not None
-    # A group that moved has a new id in its session, while the inbox keeps what came from where.
-    channel = about["session_channel"] if about["scope"] in ("channel", "member") else about["channel"]
+    moved_to = _reply_channel(about["scope"], about["session_channel"], about["channel"])
+    state = window.read(about)
+    messages, is_from_memory = _end_of_conversation(
+        tx, session_id, row["position"], context_messages, state, recent
+    )
     steps = (
         tx.rows(
             "SELECT number, kind, payload FROM steps WHERE turn_id = :turn ORDER BY number",
@@ -249,10 +275,10 @@ def claim(tx: Transaction, session_id: SessionId, now: int, *, context_messages:
         is_cancelled=row["cancel_requested_at"] is not None,
         address=Address(
             account=about["account"],
-            channel=channel,
+            channel=moved_to or about["channel"],
             channel_kind=about["channel_kind"],
             thread=about["thread"],
-            reply_to=about["message_id"] if channel == about["channel"] else None,
+            reply_to=None if moved_to else about["message_id"],
             reply_handle=orjson.loads(about["reply_handle"]) if about["reply_handle"] else None,
             inbox_id=row["inbox_id"],
         ),
@@ -261,18 +287,43 @@ def claim(tx: Transaction, session_id: SessionId, now: int, *, context_messages:
         person_name=about["display_name"],
         language=about["language"],
         is_shared=about["owner"] is None,
-        messages=conversation_until(tx, session_id, row["position"], context_messages),
+        messages=messages,
         steps=[StepRecord(step["number"], step["kind"], orjson.loads(step["payload"])) for step in steps],
+        summaries=window.summaries_of(tx, session_id) if state.summarised_to else (),
+        window=state,
+        is_from_memory=is_from_memory,
     )
 
 
-def conversation_until(tx: Transaction, session_id: SessionId, position: int, limit: int) -> list[Message]:
-    """The last messages up to and with a turn's own, oldest first."""
+def _end_of_conversation(
+    tx: Transaction, session_id: SessionId, position: int, limit: int, state: Window, recent: Tail | None
+) -> tuple[Sequence[Message], bool]:
+    """The last messages that no summary covers, up to and with a turn's own; and whether most were remembered."""
+    if (
+        recent is None
+        or recent.revision != state.revision
+        or recent.since > state.summarised_to
+        or recent.asked < limit
+        or recent.position >= position
+    ):
+        return conversation_until(tx, session_id, position, limit, after=state.summarised_to), False
+    kept = [message for message in recent.messages if message.position > state.summarised_to]
+    added = conversation_until(
+        tx, session_id, position, limit, after=max(recent.position, state.summarised_to)
+    )
+    return (*kept, *added)[-limit:], True
+
+
+def conversation_until(
+    tx: Transaction, session_id: SessionId, position: int, limit: int, *, after: int = 0
+) -> list[Message]:
+    """The last messages up to and with a turn's own, oldest first; those after a position if one is given."""
     rows = tx.rows(
         "SELECT session_id, position, part, role, content, author, created_at, turn_id, attachments, metadata FROM messages"
-        " WHERE session_id = :session AND (position < :position OR (position = :position AND part = 0))"
+        " WHERE session_id = :session AND position > :after"
+        " AND (position < :position OR (position = :position AND part = 0))"
         " ORDER BY position DESC, part DESC LIMIT :limit",
-        {"session": session_id, "position": position, "limit": limit},
+        {"session": session_id, "position": position, "limit": limit, "after": after},
     )
     return [read_message(row) for row in reversed(rows)]
 
@@ -282,8 +333,8 @@ def record_step(
 ) -> None:
     """Make a model answer or a tool result durable. Raises: StaleClaim."""
     check_claim(tx, claim)
-    _insert_step(tx, claim, step, now)
-    if tool_call is not None:
+    is_new = _insert_step(tx, claim, step, now)
+    if is_new and tool_call is not None:
         tx.execute(
             "INSERT INTO tool_calls (turn_id, session_id, step, call_id, name, arguments, result, outcome, cause, started_at,"
             " duration_ms) VALUES (:turn, :session, :step, :call, :name, :arguments, :result, :outcome, :cause, :started,"
@@ -294,10 +345,10 @@ def record_step(
                 "step": tool_call.step,
                 "call": tool_call.call_id,
                 "name": tool_call.name,
-                "arguments": _dump(tool_call.arguments),
-                "result": tool_call.result,
+                "arguments": tx.seal.seal(as_json(tool_call.arguments)),
+                "result": tx.seal.seal(tool_call.result),
                 "outcome": "error" if tool_call.is_error else "ok",
-                "cause": tool_call.cause,
+                "cause": tx.seal.seal(tool_call.cause) if tool_call.cause is not None else None,
                 "started": tool_call.started_at,
                 "duration": tool_call.duration_ms,
             },
@@ -309,24 +360,26 @@ def record_step(
         tx.execute("UPDATE turns SET tool_calls = tool_calls + 1 WHERE id = :id", {"id": claim.turn_id})
 
 
-def _insert_step(tx: Transaction, claim: Claim, step: StepRecord, now: int) -> None:
-    tx.execute(
+def _insert_step(tx: Transaction, claim: Claim, step: StepRecord, now: int) -> bool:
+    """False if it is there already: the write was repeated because nobody heard that it had worked."""
+    changed = tx.execute(
         "INSERT INTO steps (turn_id, number, kind, payload, created_at) VALUES (:turn, :number, :kind, :payload, :now)"
         " ON CONFLICT (turn_id, number) DO NOTHING",
         {
             "turn": claim.turn_id,
             "number": step.number,
             "kind": step.kind,
-            "payload": _dump(step.payload),
+            "payload": tx.seal.seal(as_json(step.payload)),
             "now": now,
         },
     )
+    return changed == 1
 
 
 def check_claim(tx: Transaction, claim: Claim) -> None:
-    """Raises: StaleClaim when the turn is no longer this claim's."""
+    """Keep the claim valid until the end of the transaction. Raises: StaleClaim when the turn is no longer this claim's."""
     row = tx.row(
-        "SELECT 1 AS x FROM turns WHERE id = :id AND epoch = :epoch AND status = 'running'",
+        "SELECT 1 AS x FROM turns WHERE id = :id AND epoch = :epoch AND status = 'running'" + row_lock(tx),
         {"id": claim.turn_id, "epoch": claim.epoch},
     )
     if row is None:
@@ -373,14 +426,15 @@ def finish(
         _insert_step(tx, claim, last_step, now)
     if answer is not None:
         tx.execute(
-            "INSERT INTO messages (session_id, position, part, role, content, turn_id, metadata, created_at)"
-            " VALUES (:session, :position, 1, 'assistant', :content, :turn, :metadata, :now)",
+            "INSERT INTO messages (session_id, position, part, role, content, turn_id, metadata, created_at, is_sealed)"
+            " VALUES (:session, :position, 1, 'assistant', :content, :turn, :metadata, :now, :sealed)",
             {
                 "session": claim.session_id,
                 "position": claim.position,
-                "content": answer,
+                "content": tx.seal.seal(answer),
+                "sealed": int(tx.seal.is_on),
                 "turn": claim.turn_id,
-                "metadata": _dump(metadata or {}),
+                "metadata": as_json(metadata or {}),
                 "now": now,
             },
         )
@@ -406,7 +460,7 @@ def record_error(
     """Keep what went wrong under the reference that the person was told."""
     tx.execute(
         "INSERT INTO errors (ref, turn_id, session_id, kind, message, cause, created_at)"
-        " VALUES (:ref, :turn, :session, :kind, :message, :cause, :now) ON CONFLICT (ref) DO NOTHING",
+        " VALUES (:ref, :turn, :session, :kind, :message, :cause, :now)",
         {
             "ref": error.ref,
             "turn": turn_id,
@@ -467,7 +521,17 @@ def mark_noticed(tx: Transaction, turn_id: TurnId, now: int) -> tuple[int, Addre
         {"session": row["session_id"], "position": row["position"]},
     )
     address = address_of(tx, row["inbox_id"])
-    return (int(ahead["n"]) if ahead else 0, address) if address else None
+    if address is None:
+        return None
+    place = tx.row("SELECT scope, channel FROM sessions WHERE id = :id", {"id": row["session_id"]})
+    if place is not None and (channel := _reply_channel(place["scope"], place["channel"], address.channel)):
+        address = replace(address, channel=channel, reply_to=None)
+    return int(ahead["n"]) if ahead else 0, address
+
+
+def _reply_channel(scope: str, session_channel: ChannelId, heard_in: ChannelId) -> ChannelId | None:
+    """Where to answer instead, if the channel has another id by now: its session moved, the inbox keeps what came from where."""
+    return session_channel if scope in ("channel", "member") and session_channel != heard_in else None
 
 
 def address_of(tx: Transaction, inbox_id: int) -> Address | None:
@@ -493,7 +557,7 @@ def quarantine(tx: Transaction, account: AccountId, raw: bytes, reason: str, now
     """Keep an update nobody could parse. Gives its number."""
     row = tx.row(
         "INSERT INTO quarantine (account, received_at, raw, reason) VALUES (:account, :now, :raw, :reason) RETURNING id",
-        {"account": account, "now": now, "raw": raw[:1_000_000], "reason": reason[:1000]},
+        {"account": account, "now": now, "raw": tx.seal.seal_bytes(raw[:1_000_000]), "reason": reason[:1000]},
     )
     assert row is not None
     return int(row["id"])
@@ -551,7 +615,3 @@ def read_message(row: Row) -> Message:
         attachments=orjson.loads(row["attachments"]),
         metadata=orjson.loads(row["metadata"]),
     )
-
-
-def _dump(value: Json) -> str:
-    return orjson.dumps(value).decode()

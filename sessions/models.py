@@ -75,6 +75,7 @@ class Session:
     paused_at: int | None
     ended_at: int | None
     archived_at: int | None
+    forked_from: SessionId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,39 @@ class StepRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Summary:
+    """What a stretch of a conversation was about. Derived: the messages it covers stay as they are."""
+
+    version: int
+    level: int
+    """1 if made of messages, above if made of summaries."""
+    from_position: int
+    to_position: int
+    content: str
+    tokens: int
+    made_by: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What decides how much of a session its model sees, and what was learned about that."""
+
+    own_tokens: int | None = None
+    """A limit set for this session alone."""
+    learned_tokens: int | None = None
+    """What went through after the provider had refused more."""
+    learned_for: str | None = None
+    """The agent that this was learned with."""
+    ratio: float = 1.0
+    """Tokens that the provider reports for one that we count."""
+    revision: int = 0
+    """Grows when messages change or are removed, not when some are added."""
+    summarised_to: int = 0
+    """The last position that the summaries cover; 0 without any."""
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """A turn taken to be run. Whoever holds it may store a result only while `epoch` is the turn's current one."""
 
@@ -158,8 +192,13 @@ class Claim:
     language: str | None
     is_shared: bool
     messages: Sequence[Message]
-    """The end of the conversation, oldest first; the last is the message to answer."""
+    """The end of the conversation after what the summaries cover, oldest first; the last is the message to answer."""
     steps: Sequence[StepRecord]
+    summaries: Sequence[Summary] = ()
+    """Of what came before the messages, oldest first."""
+    window: Window = Window()
+    is_from_memory: bool = False
+    """The messages before its own were not read from the store."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,9 @@ Owns the outbox and holds tables and the states of a chunk:
       │                 └──> uncertain ──> sent | skipped
       └── put off (wait told by the platform) ; given up ──> failed
 
+A chunk that is uncertain stays so until it is sent or given up, whatever later tries come to: the first may have arrived.
+One that is sent or given up does not come back, whatever is heard of it late; only a preview does, as the answer.
+
 When to send, how fast and what an error means belong to `bot/delivery.py` and `bot/governor.py`.
 """
 
@@ -16,7 +19,8 @@ from typing import Literal
 import orjson
 
 from config.names import AccountId, ChannelId, Json, PlatformMessageId, SessionId, TurnId
-from sessions.database.base import Row, Transaction
+from sessions.database.base import Row, Transaction, row_lock
+from sessions.database.values import as_json
 from sessions.inbox import check_claim
 from sessions.models import Address, Claim, OutgoingChunk, ReplyKind
 
@@ -51,7 +55,8 @@ def add(
             " session_id, kind, part, body, is_final, state, created_at) VALUES (:key, :account, :channel, :channel_kind,"
             " :thread, :reply_to, :handle, :inbox, :turn, :session, :kind, :part, :body, :final, 'ready', :now)"
             " ON CONFLICT (key) DO UPDATE SET body = excluded.body, is_final = excluded.is_final, kind = excluded.kind,"
-            " state = CASE WHEN outbox.state IN ('sending', 'uncertain') THEN outbox.state ELSE 'ready' END,"
+            " state = CASE WHEN outbox.state IN ('sending', 'uncertain') THEN 'uncertain' ELSE 'ready' END,"
+            " may_be_out = CASE WHEN outbox.state = 'sending' THEN 1 ELSE outbox.may_be_out END,"
             " attempts = 0, created_at = excluded.created_at",
             {
                 "key": chunk_key(address.inbox_id, kind, part),
@@ -61,15 +66,13 @@ def add(
                 "thread": address.thread,
                 # Only the first message of a reply refers to the question; the others follow it.
                 "reply_to": address.reply_to if part == 0 else None,
-                "handle": orjson.dumps(address.reply_handle).decode()
-                if address.reply_handle is not None
-                else None,
+                "handle": as_json(address.reply_handle) if address.reply_handle is not None else None,
                 "inbox": address.inbox_id,
                 "turn": turn_id,
                 "session": session_id,
                 "kind": kind,
                 "part": part,
-                "body": orjson.dumps(body).decode(),
+                "body": tx.seal.seal(as_json(body)),
                 "final": int(is_final),
                 "now": now,
             },
@@ -158,13 +161,19 @@ def channels_waiting(tx: Transaction, account: AccountId) -> list[ChannelId]:
 def recover(tx: Transaction) -> int:
     """Sends under way when the last process died may or may not have gone out. Gives how many."""
     return tx.execute(
-        f"UPDATE outbox SET state = 'uncertain' WHERE state = 'sending' AND state IN {_WAITING}"
+        f"UPDATE outbox SET state = 'uncertain', may_be_out = 1 WHERE state = 'sending' AND state IN {_WAITING}"
     )
 
 
-def begin(tx: Transaction, chunk_id: int) -> None:
-    """Say, before the request goes out, that it may go out."""
-    tx.execute("UPDATE outbox SET state = 'sending' WHERE id = :id", {"id": chunk_id})
+def begin(tx: Transaction, chunk_id: int) -> bool:
+    """Say, before the request goes out, that it may go out. False if another sender has it under way or is done with it."""
+    return (
+        tx.execute(
+            "UPDATE outbox SET state = 'sending' WHERE id = :id AND state IN ('ready', 'uncertain')",
+            {"id": chunk_id},
+        )
+        == 1
+    )
 
 
 def mark_sent(
@@ -177,22 +186,25 @@ def mark_sent(
     waited_ms: int = 0,
     was_repeat: bool = False,
 ) -> bool:
-    """The platform has it. With `body`, only if that is still what the chunk should say (a preview may have grown since).
-
-    Gives whether the chunk is done.
+    """The platform has it. Gives whether the chunk is done: not if it should say something else by now than what was sent,
+    which is `body`, or without that a preview.
     """
+    is_current = "is_final = 0" if body is None else "body = :body"
+    if body is not None and tx.seal.is_on:  # two seals of one text differ
+        stored = tx.row("SELECT body FROM outbox WHERE id = :id" + row_lock(tx), {"id": chunk_id})
+        is_current = "1 = 1" if stored is not None and stored["body"] == as_json(body) else "1 = 0"
     row = tx.row(
         "UPDATE outbox SET platform_message_id = COALESCE(:message, platform_message_id), sent_at = :now, error = NULL,"
         " waited_ms = waited_ms + :waited, repeats = repeats + :repeat,"
-        " state = CASE WHEN :body IS NULL OR body = :body THEN 'sent' ELSE 'ready' END WHERE id = :id RETURNING state",
+        f" state = CASE WHEN {is_current} THEN 'sent' ELSE 'ready' END WHERE id = :id RETURNING state",
         {
             "message": message_id,
             "now": now,
             "waited": waited_ms,
             "repeat": int(was_repeat),
-            "body": orjson.dumps(body).decode() if body is not None else None,
             "id": chunk_id,
-        },
+        }
+        | ({"body": as_json(body)} if is_current == "body = :body" else {}),
     )
     return row is not None and row["state"] == "sent"
 
@@ -200,10 +212,11 @@ def mark_sent(
 def put_off(
     tx: Transaction, chunk_id: int, until: int, error: str, *, waited_ms: int = 0, counts: bool = True
 ) -> None:
-    """Certainly not sent; try again later. `counts`: whether this was a try of its own fault."""
+    """This try was certainly not sent; try again later. `counts`: whether this was a try of its own fault."""
     tx.execute(
-        "UPDATE outbox SET state = 'ready', attempts = attempts + :counts, not_before = :until, error = :error,"
-        " waited_ms = waited_ms + :waited WHERE id = :id",
+        "UPDATE outbox SET state = CASE WHEN may_be_out = 1 AND platform_message_id IS NULL THEN 'uncertain' ELSE 'ready' END,"
+        " attempts = attempts + :counts, not_before = :until, error = :error,"
+        f" waited_ms = waited_ms + :waited WHERE id = :id AND state IN {_WAITING}",
         {"until": until, "error": error[:500], "waited": waited_ms, "counts": int(counts), "id": chunk_id},
     )
 
@@ -211,7 +224,8 @@ def put_off(
 def mark_uncertain(tx: Transaction, chunk_id: int, until: int, error: str) -> None:
     """The answer to a send was lost."""
     tx.execute(
-        "UPDATE outbox SET state = 'uncertain', attempts = attempts + 1, not_before = :until, error = :error WHERE id = :id",
+        "UPDATE outbox SET state = 'uncertain', may_be_out = 1, attempts = attempts + 1, not_before = :until, error = :error"
+        f" WHERE id = :id AND state IN {_WAITING}",
         {"until": until, "error": error[:500], "id": chunk_id},
     )
 
@@ -221,7 +235,7 @@ def give_up(
 ) -> None:
     """This chunk will not be sent (any more)."""
     tx.execute(
-        "UPDATE outbox SET state = :state, error = :error, sent_at = :now WHERE id = :id",
+        f"UPDATE outbox SET state = :state, error = :error, sent_at = :now WHERE id = :id AND state IN {_WAITING}",
         {"state": state, "error": error[:500], "now": now, "id": chunk_id},
     )
 
@@ -229,23 +243,43 @@ def give_up(
 def forget_message(tx: Transaction, chunk_id: int) -> None:
     """The message to edit is gone: the chunk will be sent anew."""
     tx.execute(
-        "UPDATE outbox SET platform_message_id = NULL, state = 'ready' WHERE id = :id", {"id": chunk_id}
+        "UPDATE outbox SET platform_message_id = NULL, may_be_out = 0, state = 'ready'"
+        f" WHERE id = :id AND state IN {_WAITING}",
+        {"id": chunk_id},
     )
 
 
 def readdress(tx: Transaction, account: AccountId, old: ChannelId, new: ChannelId) -> int:
-    """Waiting chunks follow a channel that moved."""
+    """Waiting chunks and previews follow a channel that moved, where there is no message they could answer. Gives how many."""
+    names = {"new": new, "account": account, "old": old}
+    move = "UPDATE outbox SET channel = :new, reply_to = NULL WHERE account = :account AND channel = :old"
+    moved = tx.execute(f"{move} AND state IN {_WAITING}", names)
+    return moved + tx.execute(
+        f"{move} AND is_final = 0 AND turn_id IN (SELECT id FROM turns WHERE status IN ('queued', 'running'))",
+        names,
+    )
+
+
+def forget_passing(tx: Transaction, before: int, batch: int) -> int:
+    """Remove replies to commands and notices that are done with: they may quote a conversation that is to be removed itself.
+
+    Gives how many.
+    """
     return tx.execute(
-        f"UPDATE outbox SET channel = :new WHERE account = :account AND channel = :old AND state IN {_WAITING}",
-        {"new": new, "account": account, "old": old},
+        "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE kind IN ('command', 'notice') AND created_at < :before"
+        " AND state IN ('sent', 'skipped', 'failed') ORDER BY created_at LIMIT :batch)",
+        {"before": before, "batch": batch},
     )
 
 
 def is_settled(tx: Transaction, inbox_id: int) -> bool:
-    """True once the message's turn has ended and none of its chunks is waiting any more."""
+    """True once the message's turn has ended and none of its chunks is waiting any more.
+
+    A preview that no answer took the place of waits for nothing.
+    """
     row = tx.row(
         "SELECT 1 AS x WHERE EXISTS (SELECT 1 FROM turns WHERE inbox_id = :id AND status IN ('queued', 'running'))"
-        f" OR EXISTS (SELECT 1 FROM outbox WHERE inbox_id = :id AND state IN {_WAITING})",
+        f" OR EXISTS (SELECT 1 FROM outbox WHERE inbox_id = :id AND state IN {_WAITING} AND is_final = 1)",
         {"id": inbox_id},
     )
     return row is None

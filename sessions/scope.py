@@ -50,15 +50,12 @@ def condition(scope: Scope, alias: str = "s") -> tuple[str, Parameters]:
         case PersonScope():
             return f"({alias}.person_id = :scope_person AND {hidden})", {"scope_person": scope.person_id}
         case ChannelScope():
-            return (
-                f"({alias}.account = :scope_account AND {alias}.channel = :scope_channel AND {alias}.person_id IS NULL"
-                f" AND COALESCE({alias}.thread, '') = :scope_thread AND {hidden})",
-                {
-                    "scope_account": scope.account,
-                    "scope_channel": scope.channel,
-                    "scope_thread": scope.thread or "",
-                },
-            )
+            place = {"scope_account": scope.account, "scope_channel": scope.channel}
+            thread = "IS NULL"
+            if scope.thread is not None:
+                thread, place["scope_thread"] = "= :scope_thread", scope.thread
+            mine = f"{alias}.account = :scope_account AND {alias}.channel = :scope_channel AND {alias}.thread {thread}"
+            return f"({mine} AND {alias}.person_id IS NULL AND {hidden})", place
         case SessionOnly():
             return f"({alias}.id = :scope_session AND {hidden})", {"scope_session": scope.session_id}
         case OperatorScope():

@@ -24,7 +24,7 @@ from adapters.discord.interactions import Interactions
 from adapters.discord.link import Link
 from adapters.discord.sending import Sender
 from adapters.discord.waits import Waits
-from adapters.messages import Chunk, CommandSpec, Target
+from adapters.messages import Choice, Chunk, CommandSpec, Target
 from config.names import AccountId, PlatformMessageId
 from config.settings import AccountSettings
 
@@ -74,6 +74,7 @@ class DiscordAdapter:
             max_text=rendering.MAX_TEXT,
             can_edit=True,
             can_type=True,
+            can_choose=True,
             has_threads=True,
             is_idempotent=True,
             forgets_keys=True,
@@ -96,8 +97,8 @@ class DiscordAdapter:
     def health(self) -> Health:
         return self._health
 
-    def render(self, markdown: str) -> list[Chunk]:
-        return rendering.render(markdown)
+    def render(self, markdown: str, choices: Sequence[Choice] = ()) -> list[Chunk]:
+        return rendering.render(markdown, choices)
 
     async def send(
         self, target: Target, chunk: Chunk, key: str, *, is_repeat: bool = False

@@ -5,7 +5,7 @@ interaction's own token, so they work after a restart; they go to the account's 
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -84,14 +84,16 @@ class Answers:
         """The answer's message as it stands."""
         return await self._request("GET", self._path(handle, "@original"))
 
-    async def write(self, handle: Handle, message_id: str, text: str) -> str:
+    async def write(
+        self, handle: Handle, message_id: str, text: str, components: Sequence[Json] = ()
+    ) -> str:
         """Put `text` into the answer (or another message of this interaction); gives the message's real id."""
-        body = {"content": text, "allowed_mentions": {"parse": []}}
+        body = _body(text, components)
         return str((await self._request("PATCH", self._path(handle, message_id), body))["id"])
 
-    async def follow_up(self, handle: Handle, text: str) -> str:
+    async def follow_up(self, handle: Handle, text: str, components: Sequence[Json] = ()) -> str:
         """A further message; takes no nonce, so it is the last resort."""
-        body = {"content": text, "allowed_mentions": {"parse": []}}
+        body = _body(text, components)
         return str(
             (await self._request("POST", f"/webhooks/{handle.application_id}/{handle.token}", body))["id"]
         )
@@ -136,3 +138,8 @@ class Answers:
         retry_after_s = facts.get("retry_after")
         wait_s = float(retry_after_s) if isinstance(retry_after_s, int | float) else 60.0
         raise from_status(self._account, response.status, code, text, wait_s)
+
+
+def _body(text: str, components: Sequence[Json]) -> dict[str, Json]:
+    body: dict[str, Json] = {"content": text, "allowed_mentions": {"parse": []}}
+    return body | {"components": list(components)} if components else body

@@ -17,7 +17,7 @@ import structlog
 from adapters.base import Intake
 from adapters.discord.feed import Event, Feed, read_event
 from adapters.discord.history import CatchUp
-from adapters.discord.inbound import APPLICATION_COMMAND, PassedOver, Scene, parse_interaction, parse_message
+from adapters.discord.inbound import PassedOver, Scene, is_to_be_answered, parse_interaction, parse_message
 from adapters.discord.interactions import Interactions
 from adapters.discord.link import Link
 from adapters.discord.waits import Waits
@@ -97,11 +97,7 @@ class Hearing:
         self._on_state(False, reason)
 
     def event(self, name: str, data: Any) -> None:
-        if (
-            name == "INTERACTION_CREATE"
-            and isinstance(data, dict)
-            and data.get("type") == APPLICATION_COMMAND
-        ):
+        if name == "INTERACTION_CREATE" and is_to_be_answered(data):
             self._interactions.begin(data)
         self.feed.take(read_event(name, data))
 

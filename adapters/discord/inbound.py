@@ -20,7 +20,7 @@ DISCORD_EPOCH_MS = 1_420_070_400_000
 DEFAULT, REPLY = 0, 19
 """Types of message that people write; all others are the platform's own notices. Source: Discord reference, Message Types."""
 
-APPLICATION_COMMAND, CHAT_INPUT = 2, 1
+APPLICATION_COMMAND, MESSAGE_COMPONENT, CHAT_INPUT, BUTTON = 2, 3, 1, 2
 VOICE_MESSAGE = 1 << 13
 TOKEN_LIFE_MS = 15 * 60 * 1000
 """Source: Discord reference, Receiving and Responding to Interactions."""
@@ -68,11 +68,25 @@ def parse_message(data: Mapping[str, Any], scene: Scene, *, is_edit: bool = Fals
 
 
 def parse_interaction(data: Mapping[str, Any], scene: Scene) -> InboundMessage:
-    """Raises: MalformedUpdate; PassedOver for anything but a slash command."""
+    """Raises: MalformedUpdate; PassedOver for anything but a slash command or one of our buttons."""
     try:
         return _parse_interaction(data, scene)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError) as error:
         raise MalformedUpdate(scene.account, f"interaction: {error!r}") from error
+
+
+def is_to_be_answered(data: Any) -> bool:
+    """Whether this interaction is a slash command or a press of our button: Discord wants an answer within seconds."""
+    if not isinstance(data, Mapping):
+        return False
+    if data.get("type") == APPLICATION_COMMAND:
+        return True
+    pressed = data.get("data")
+    return (
+        data.get("type") == MESSAGE_COMPONENT
+        and isinstance(pressed, Mapping)
+        and str(pressed.get("custom_id", "")).startswith("/")
+    )
 
 
 def sent_at_ms(snowflake: int) -> int:
@@ -121,14 +135,10 @@ def _parse_message(data: Mapping[str, Any], scene: Scene, *, is_edit: bool) -> I
 
 
 def _parse_interaction(data: Mapping[str, Any], scene: Scene) -> InboundMessage:
-    if int(data["type"]) != APPLICATION_COMMAND or int(data["data"].get("type") or CHAT_INPUT) != CHAT_INPUT:
-        raise PassedOver("not a slash command")
+    text = _command_of(data)
     interaction_id = _snowflake(data["id"])
     member = data.get("member")
     user = member["user"] if isinstance(member, Mapping) else data["user"]
-    name = _required_text(data["data"]["name"])
-    values = [str(option["value"]) for option in data["data"].get("options") or () if "value" in option]
-    argument = " ".join(values).strip()
     said_at_ms = sent_at_ms(interaction_id)
     return InboundMessage(
         account=scene.account,
@@ -137,7 +147,7 @@ def _parse_interaction(data: Mapping[str, Any], scene: Scene) -> InboundMessage:
         sender=_sender(
             user, member, is_bot=bool(user.get("bot")), language=_text(data.get("locale")) or None
         ),
-        text=argument if name == QUESTION_COMMAND else f"/{name} {argument}".strip(),
+        text=text,
         sent_at_ms=said_at_ms,
         channel_kind=scene.kind,
         channel_title=scene.title,
@@ -148,7 +158,20 @@ def _parse_interaction(data: Mapping[str, Any], scene: Scene) -> InboundMessage:
             "interaction_id": str(interaction_id),
             "expires_at_ms": said_at_ms + TOKEN_LIFE_MS,
         },
+        origin={"by": "slash" if int(data["type"]) == APPLICATION_COMMAND else "button"},
     )
+
+
+def _command_of(data: Mapping[str, Any]) -> str:
+    """What somebody said by a slash command or by pressing a button of ours."""
+    kind, said = int(data["type"]), data["data"]
+    if kind == MESSAGE_COMPONENT and int(said["component_type"]) == BUTTON and is_to_be_answered(data):
+        return _required_text(said["custom_id"])
+    if kind != APPLICATION_COMMAND or int(said.get("type") or CHAT_INPUT) != CHAT_INPUT:
+        raise PassedOver("neither a slash command nor a button of ours")
+    name = _required_text(said["name"])
+    argument = " ".join(str(option["value"]) for option in said.get("options") or () if "value" in option).strip()
+    return argument if name == QUESTION_COMMAND else f"/{name} {argument}".strip()
 
 
 # pieces of a payload

@@ -6,8 +6,10 @@ mentions need no care here because nothing is ever sent with mentions allowed.
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
-from adapters.messages import Chunk
+from adapters.choices import as_lines, divide, shortened
+from adapters.messages import Choice, Chunk
 from adapters.text import Fence, after_line, split_markdown
 
 MAX_TEXT = 2000
@@ -15,6 +17,11 @@ MAX_TEXT = 2000
 
 ROOM_FOR_MARK = 100
 """Kept free in every message, so that one that may be a repetition can say so."""
+
+ACTION_ROW, BUTTON, GREY = 1, 2, 2
+MAX_ROWS, ROW_LENGTH = 5, 5
+MAX_LABEL = 80
+"""Source: Discord reference, Component Reference: an action row holds five buttons, a message five rows."""
 
 # Lengths are bounded so that no text, however odd, makes these slow.
 _CODE_SPAN = re.compile(r"(?<!`)`++[^`\n]++`++")
@@ -26,9 +33,38 @@ _BREAKING_RUN = "`\u200b`\u200b`"
 """Three backticks that do not end a code block: zero-width spaces between them."""
 
 
-def render(markdown: str) -> list[Chunk]:
-    """Messages for a reply, in order; none only if there is nothing visible in it."""
-    return [Chunk(text) for text in split_markdown(to_discord(markdown), MAX_TEXT - ROOM_FOR_MARK)]
+def render(markdown: str, choices: Sequence[Choice] = ()) -> list[Chunk]:
+    """Messages for a reply, in order, the last one with buttons for the choices; none only if nothing is visible in it."""
+    buttons, lines = divide(_distinct(choices), MAX_ROWS * ROW_LENGTH)
+    text = to_discord(as_lines(markdown, lines, first=len(buttons) + 1))
+    chunks = [Chunk(piece) for piece in split_markdown(text, MAX_TEXT - ROOM_FOR_MARK)]
+    if chunks and buttons:
+        chunks[-1] = Chunk(chunks[-1].text, {"components": _components(buttons)})
+    return chunks
+
+
+def _distinct(choices: Sequence[Choice]) -> list[Choice]:
+    """One choice for each command: Discord refuses a message with two buttons that say the same."""
+    return list({choice.command: choice for choice in choices}.values())
+
+
+def _components(choices: Sequence[Choice]) -> list[dict[str, object]]:
+    """Rows of buttons, up to five in each; few long labels stand one below the other."""
+    buttons = [
+        {
+            "type": BUTTON,
+            "style": GREY,
+            "label": shortened(choice.label, MAX_LABEL),
+            "custom_id": choice.command.encode("utf-8", "replace").decode(),
+        }
+        for choice in choices
+    ]
+    is_list = len(buttons) <= MAX_ROWS and any(len(str(button["label"])) > 20 for button in buttons)
+    length = 1 if is_list else ROW_LENGTH
+    return [
+        {"type": ACTION_ROW, "components": buttons[start : start + length]}
+        for start in range(0, len(buttons), length)
+    ]
 
 
 def to_discord(markdown: str) -> str:

@@ -26,6 +26,30 @@ MAX_PAGES = 5
 MAX_REMEMBERED = 2000
 
 
+class _Buttons(discord.ui.View):
+    """A chunk's components as the library wants them. Ended at once: presses are heard as interactions, not by the library."""
+
+    def __init__(self, components: list[dict[str, Any]]) -> None:
+        super().__init__(timeout=None)
+        self._components = components
+        self.stop()
+
+    def to_components(self) -> list[dict[str, Any]]:
+        return self._components
+
+
+def components_of(chunk: Chunk) -> list[dict[str, Any]]:
+    """The buttons that `render` made, none if the markup is not its own."""
+    markup: Any = chunk.markup
+    found = markup.get("components") if isinstance(markup, dict) else None
+    return found if isinstance(found, list) else []
+
+
+def _buttons(chunk: Chunk) -> _Buttons | None:
+    components = components_of(chunk)
+    return _Buttons(components) if components else None
+
+
 class Sender:
     """Sends and edits for one account; `link` gives the login of the moment, None if there is none."""
 
@@ -74,9 +98,13 @@ class Sender:
             ):
                 return
             channel = self._link().get_partial_messageable(self._number(target.thread or target.channel))
-            await channel.get_partial_message(self._number(message_id)).edit(
-                content=chunk.text, allowed_mentions=discord.AllowedMentions.none()
-            )
+            message = channel.get_partial_message(self._number(message_id))
+            nobody = discord.AllowedMentions.none()
+            buttons = _buttons(chunk)
+            if buttons is None:
+                await message.edit(content=chunk.text, allowed_mentions=nobody)
+            else:
+                await message.edit(content=chunk.text, allowed_mentions=nobody, view=buttons)
         except Exception as error:
             delivery_error = translate(error, self._account)
             if delivery_error is error:
@@ -116,7 +144,9 @@ class Sender:
                 return None, PlatformMessageId(taken[1]) if taken[1] else None
             # from here on the answer is this chunk's, whether or not we hear that it was written
             self._interactions.note_answer(handle, key, taken[1] if taken else "")
-            message_id = await self._interactions.answers.write(handle, "@original", chunk.text)
+            message_id = await self._interactions.answers.write(
+                handle, "@original", chunk.text, components_of(chunk)
+            )
             self._interactions.note_answer(handle, key, message_id)
         except TokenSpent:
             return None, None
@@ -125,7 +155,7 @@ class Sender:
     async def _follow_up(self, handle: Handle, chunk: Chunk) -> str:
         """The way into a channel where the bot may answer commands but not write."""
         try:
-            return await self._interactions.answers.follow_up(handle, chunk.text)
+            return await self._interactions.answers.follow_up(handle, chunk.text, components_of(chunk))
         except TokenSpent as spent:
             raise Rejected(
                 self._account, "may not write here, and the command is too old to be answered"
@@ -137,7 +167,7 @@ class Sender:
         if taken is not None and taken[1] and taken[1] != message_id:
             return False
         try:
-            await self._interactions.answers.write(handle, message_id, chunk.text)
+            await self._interactions.answers.write(handle, message_id, chunk.text, components_of(chunk))
         except (TokenSpent, MessageGone):
             return False
         return True
@@ -162,20 +192,17 @@ class Sender:
             if earlier is not None:
                 return earlier
         channel = link.get_partial_messageable(place)
-        if reference is None:
-            message = await channel.send(
-                chunk.text, nonce=key, allowed_mentions=discord.AllowedMentions.none()
+        further: dict[str, Any] = {}
+        if reference is not None:
+            further["mention_author"] = False
+            further["reference"] = discord.MessageReference(
+                message_id=self._number(reference), channel_id=place, fail_if_not_exists=False
             )
-        else:
-            message = await channel.send(
-                chunk.text,
-                nonce=key,
-                allowed_mentions=discord.AllowedMentions.none(),
-                mention_author=False,
-                reference=discord.MessageReference(
-                    message_id=self._number(reference), channel_id=place, fail_if_not_exists=False
-                ),
-            )
+        if (buttons := _buttons(chunk)) is not None:
+            further["view"] = buttons
+        message = await channel.send(
+            chunk.text, nonce=key, allowed_mentions=discord.AllowedMentions.none(), **further
+        )
         return str(message.id)
 
     async def _find_earlier(
@@ -210,9 +237,14 @@ class Sender:
             return str(nonce) == key
         answered = (message.get("message_reference") or {}).get("message_id")
         is_same_reference = (None if answered is None else str(answered)) == reference
-        return (
-            is_same_reference and "webhook_id" not in message and message["content"].strip() == text.strip()
-        )
+        if not is_same_reference or "webhook_id" in message:
+            return False
+        content, whole = message["content"].strip(), text.strip()
+        if reference is None or not content:
+            return bool(content == whole)
+        # What replies to a question may have been the preview of this answer, to be edited into the whole: its beginning, or,
+        # where the whole is cut into pieces, a little more than the first of them.
+        return bool(whole.startswith(content) or content.startswith(whole))
 
     def _link(self) -> Link:
         link = self._link_now()

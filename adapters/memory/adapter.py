@@ -21,12 +21,13 @@ from dataclasses import replace
 import structlog
 
 from adapters.base import Capabilities, Health, Intake, Receipt, WebhookRoute
+from adapters.choices import as_lines
 from adapters.errors import AdapterError, MalformedUpdate, StartError
 from adapters.handover import hand_over, until_taken
 from adapters.memory.bridge import Bridge
 from adapters.memory.room import Room, Sent, Shown
 from adapters.memory.wire import Arrival, Wire, parse_message
-from adapters.messages import Chunk, CommandSpec, InboundMessage, Sender, Target
+from adapters.messages import Choice, Chunk, CommandSpec, InboundMessage, Sender, Target
 from config.names import AccountId, ChannelId, PlatformMessageId, PlatformUserId, ThreadId
 from config.settings import AccountSettings
 
@@ -122,9 +123,9 @@ class MemoryAdapter:
         finally:
             self._health = Health("stopped", self._health.last_heard_at)
 
-    def render(self, markdown: str) -> list[Chunk]:
+    def render(self, markdown: str, choices: Sequence[Choice] = ()) -> list[Chunk]:
         """The text as it is, cut at lines where possible; people here read Markdown."""
-        text = _storable(markdown).strip()
+        text = _storable(as_lines(markdown, choices)).strip()
         return [Chunk(piece) for piece in _cut(text, self._capabilities.max_text)]
 
     async def send(

@@ -13,7 +13,7 @@ import structlog
 
 from adapters.base import Capabilities, Health, Intake, Pace, WebhookResponse, WebhookRoute
 from adapters.errors import StartError
-from adapters.messages import Chunk, CommandSpec, Target
+from adapters.messages import Choice, Chunk, CommandSpec, Target
 from adapters.telegram.feed import Feed
 from adapters.telegram.hearing import TOKEN_HINT, Hearing
 from adapters.telegram.inbound import MAX_FETCH_BYTES, BotIdentity
@@ -75,6 +75,7 @@ class TelegramAdapter:
             text_unit="utf16",
             can_edit=True,
             can_type=True,
+            can_choose=True,
             has_threads=True,
             is_idempotent=False,
             max_attachment_bytes=min(settings.max_attachment_bytes, MAX_FETCH_BYTES),
@@ -200,8 +201,8 @@ class TelegramAdapter:
 
     # sending
 
-    def render(self, markdown: str) -> list[Chunk]:
-        return render(markdown)
+    def render(self, markdown: str, choices: Sequence[Choice] = ()) -> list[Chunk]:
+        return render(markdown, choices)
 
     async def send(
         self, target: Target, chunk: Chunk, key: str, *, is_repeat: bool = False

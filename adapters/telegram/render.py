@@ -8,19 +8,27 @@ Telegram refuses, and may raise; hence the escaping before and the sieve after i
 import re
 import unicodedata
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import pyromark
 import telegramify_markdown
 
-from adapters.messages import Chunk
+from adapters.choices import as_lines, divide, shortened
+from adapters.messages import Choice, Chunk
 from adapters.telegram.entities import clean_text, index_at, utf16_offsets
 from adapters.telegram.split import Piece, Span, split
 
 MAX_TEXT_UTF16 = 4096
 REPEAT_MARK_UTF16 = 120
 """Room left in every chunk for the line that marks a possible repeat."""
+
+MAX_BUTTONS = 24
+"""Buttons under one message; Telegram takes a hundred, but nobody reads them."""
+
+MAX_LABEL = 60
+"""Characters of a button's label; a phone shows about half of that."""
 
 MAX_FORMATTED = 100_000
 """Longest text that is formatted, in characters; a longer one is a file by nature and goes out plain, quickly."""
@@ -42,8 +50,19 @@ INVISIBLE = frozenset("\u2800")
 """A symbol by category, blank to the eye."""
 
 
-def render(markdown: str) -> list[Chunk]:
-    """The messages that show this text. Empty only if there is nothing visible in it; never raises."""
+def render(markdown: str, choices: Sequence[Choice] = ()) -> list[Chunk]:
+    """The messages that show this text, the last one with buttons for the choices; empty only if nothing is visible.
+
+    Never raises. What fits no button is a line below the text.
+    """
+    buttons, lines = divide(choices, MAX_BUTTONS)
+    chunks = _messages(as_lines(markdown, lines, first=len(buttons) + 1))
+    if chunks and buttons:
+        chunks[-1] = _with_buttons(chunks[-1], buttons)
+    return chunks
+
+
+def _messages(markdown: str) -> list[Chunk]:
     source = clean_text(markdown)
     text, spans = formatted(source)
     if not is_visible(text):
@@ -241,6 +260,17 @@ def _chunk(piece: Piece) -> Chunk:
         for span in piece.spans
     ]
     return Chunk(piece.text, markup or None)
+
+
+def _with_buttons(chunk: Chunk, choices: Sequence[Choice]) -> Chunk:
+    """A button for each choice, one to a line; two short ones (pages, yes and no) side by side."""
+    buttons = [
+        {"text": clean_text(shortened(choice.label, MAX_LABEL)), "data": clean_text(choice.command)}
+        for choice in choices
+    ]
+    is_short = len(buttons) == 2 and all(len(button["text"]) <= 20 for button in buttons)
+    rows = [buttons] if is_short else [[button] for button in buttons]
+    return Chunk(chunk.text, {"entities": chunk.markup or [], "buttons": rows})
 
 
 def _make_config() -> telegramify_markdown.RenderConfig:

@@ -5,10 +5,18 @@ Owns the repeat mark and the few refusals that are answered by asking differentl
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
-from telegram import LinkPreviewOptions, Message, MessageEntity, ReplyParameters
+from telegram import (
+    InlineKeyboardButton,
+    InlineKeyboardMarkup,
+    LinkPreviewOptions,
+    Message,
+    MessageEntity,
+    ReplyParameters,
+)
 from telegram.constants import ChatAction
 from telegram.error import BadRequest, TelegramError
 
@@ -43,7 +51,7 @@ class Sender:
         if is_repeat and utf16_length(text + self._repeat_mark) <= MAX_TEXT_UTF16:
             text += self._repeat_mark
         try:
-            sent = await self._post(target, text, _entities(chunk), _preview(chunk.text))
+            sent = await self._post(target, text, _entities(chunk), _preview(chunk.text), _keyboard(chunk))
         except Exception as error:
             raise self._delivery_error(error, target) from error
         return PlatformMessageId(str(sent.message_id))
@@ -67,7 +75,12 @@ class Sender:
             raise self._delivery_error(error, target) from error
 
     async def _post(
-        self, target: Target, text: str, entities: list[MessageEntity], preview: LinkPreviewOptions
+        self,
+        target: Target,
+        text: str,
+        entities: list[MessageEntity],
+        preview: LinkPreviewOptions,
+        keyboard: InlineKeyboardMarkup | None,
     ) -> Message:
         thread = _thread(target)
         while True:
@@ -79,6 +92,7 @@ class Sender:
                     message_thread_id=thread,
                     reply_parameters=_reply_parameters(target),
                     link_preview_options=preview,
+                    reply_markup=keyboard,
                 )
             except BadRequest as error:
                 if entities and self._refuses_markup(error):
@@ -100,6 +114,7 @@ class Sender:
                     int(message_id) if _is_number(message_id) else 0,
                     entities=entities,
                     link_preview_options=_preview(chunk.text),
+                    reply_markup=_keyboard(chunk),  # an edit without one takes the buttons away
                 )
             except BadRequest as error:
                 if not entities or not self._refuses_markup(error):
@@ -136,10 +151,23 @@ def _entities(chunk: Chunk) -> list[MessageEntity]:
                 url=each.get("url"),
                 language=each.get("language"),
             )
-            for each in markup
+            for each in (markup["entities"] if isinstance(markup, Mapping) else markup)
         ]
     except (KeyError, TypeError, AttributeError):
         return []
+
+
+def _keyboard(chunk: Chunk) -> InlineKeyboardMarkup | None:
+    """The chunk's buttons, if it has any; a press comes back as the command in its data."""
+    markup: Any = chunk.markup
+    if not isinstance(markup, Mapping) or not markup.get("buttons"):
+        return None
+    return InlineKeyboardMarkup(
+        [
+            [InlineKeyboardButton(button["text"], callback_data=button["data"]) for button in row]
+            for row in markup["buttons"]
+        ]
+    )
 
 
 def _preview(text: str) -> LinkPreviewOptions:

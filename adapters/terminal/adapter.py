@@ -15,9 +15,10 @@ import structlog
 from ulid import ULID
 
 from adapters.base import Capabilities, Health, Intake, WebhookRoute
+from adapters.choices import as_lines
 from adapters.errors import Rejected
 from adapters.handover import hand_over
-from adapters.messages import Chunk, CommandSpec, InboundMessage, Target
+from adapters.messages import Choice, Chunk, CommandSpec, InboundMessage, Target
 from adapters.terminal.person import local_person
 from adapters.terminal.pipe import Pipe
 from adapters.terminal.surface import LEAVE, Surface, SurfaceGone, texts
@@ -86,11 +87,10 @@ class TerminalAdapter:
         finally:
             self._state = Health("stopped", time.time())
 
-    def render(self, markdown: str) -> list[Chunk]:
+    def render(self, markdown: str, choices: Sequence[Choice] = ()) -> list[Chunk]:
         """The reply as it was written, in pieces of the longest size; a prompt shows it formatted, a pipe as it is."""
-        text = (
-            markdown.encode("utf-8", "replace").decode("utf-8").replace("\x00", "\N{REPLACEMENT CHARACTER}")
-        )
+        source = as_lines(markdown, choices)
+        text = source.encode("utf-8", "replace").decode("utf-8").replace("\x00", "\N{REPLACEMENT CHARACTER}")
         size = CAPABILITIES.max_text
         pieces = (text[start : start + size] for start in range(0, len(text), size))
         return [Chunk(piece.strip("\n")) for piece in pieces if piece.strip()]

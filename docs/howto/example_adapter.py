@@ -24,6 +24,7 @@ import httpx2
 import structlog
 
 from adapters.base import Capabilities, Health, Intake, Pace, WebhookRoute
+from adapters.choices import as_lines
 from adapters.errors import (
     AdapterError,
     DeliveryError,
@@ -36,7 +37,7 @@ from adapters.errors import (
     Unreachable,
 )
 from adapters.handover import hand_over, until_taken
-from adapters.messages import Chunk, CommandSpec, InboundMessage, Sender, Target
+from adapters.messages import Choice, Chunk, CommandSpec, InboundMessage, Sender, Target
 from adapters.text import split_markdown
 from config.names import AccountId, ChannelId, PlatformMessageId, PlatformUserId
 from config.settings import AccountSettings
@@ -154,8 +155,9 @@ class PinboardAdapter:
 
     # sending
 
-    def render(self, markdown: str) -> list[Chunk]:
-        text = markdown.encode("utf-8", "replace").decode().replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    def render(self, markdown: str, choices: Sequence[Choice] = ()) -> list[Chunk]:
+        source = as_lines(markdown, choices)  # the pinboard has no buttons
+        text = source.encode("utf-8", "replace").decode().replace("\x00", "\N{REPLACEMENT CHARACTER}")
         return [Chunk(piece) for piece in split_markdown(text, CAPABILITIES.max_text)]
 
     async def send(

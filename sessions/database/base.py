@@ -5,7 +5,7 @@ between SQLite >= 3.40 and PostgreSQL >= 14: named parameters `:name`, upserts, 
 milliseconds for time, JSON as text through orjson, 0/1 for truth.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -20,11 +20,48 @@ COLUMN_TYPES: Mapping[Dialect, Mapping[str, str]] = {
 """What the placeholders in `migrations/*.sql` stand for."""
 
 
+def row_lock(tx: "Transaction", alias: str = "", *, skips_locked: bool = False) -> str:
+    """What a SELECT ends with so that nobody else changes its rows before this transaction ends. For writes only.
+
+    Nothing on SQLite, whose one writer is alone anyway. On PostgreSQL the rows are read again once they are free, so that the
+    condition holds for what is locked; `skips_locked` leaves out those that another transaction holds.
+    """
+    if tx.dialect == "sqlite":
+        return ""
+    return " FOR NO KEY UPDATE" + (f" OF {alias}" if alias else "") + (" SKIP LOCKED" if skips_locked else "")
+
+
+class Seal(Protocol):
+    """Makes texts unreadable before they are stored (`sessions/sealing.py`); a plain one leaves them as they are."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it changes anything."""
+
+    @property
+    def head(self) -> str: ...
+
+    def seal(self, text: str) -> str: ...
+
+    def open(self, text: str) -> str:
+        """The text; one that was never sealed is given back as it is. Raises: StoreCorrupt."""
+
+    def seal_bytes(self, raw: bytes) -> bytes: ...
+
+    def open_bytes(self, raw: bytes) -> bytes: ...
+
+
 class Transaction(Protocol):
-    """One open transaction, used from one thread. Statements take named parameters as `:name`."""
+    """One open transaction, used from one thread. Statements take named parameters as `:name`.
+
+    Rows come with sealed values opened; what is to be sealed is given to `seal` by whoever writes it.
+    """
 
     @property
     def dialect(self) -> Dialect: ...
+
+    @property
+    def seal(self) -> Seal: ...
 
     def execute(self, sql: str, parameters: Parameters = {}) -> int:
         """Run a statement; gives the number of rows it changed."""
@@ -33,6 +70,9 @@ class Transaction(Protocol):
         """The first row, or None."""
 
     def rows(self, sql: str, parameters: Parameters = {}) -> list[Row]: ...
+
+    def execute_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
+        """Run a statement once for each set of parameters."""
 
 
 class Database(Protocol):
@@ -52,6 +92,12 @@ class Database(Protocol):
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` on what is committed; changes are refused."""
+
+    async def wipe(self, *, whole: bool = False) -> bool:
+        """Overwrite what was removed, as far as that can be done beside people who chat; `whole` writes the database anew.
+
+        False when somebody reads an old state just now: try again later.
+        """
 
     def free_bytes(self) -> int | None:
         """Disk space left for the store, None when it cannot be known."""

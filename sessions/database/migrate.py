@@ -1,18 +1,34 @@
 """Runs the numbered SQL files of `migrations/` and refuses a schema newer than the code.
 
-Owns the table `schema_version`. Taking a snapshot before is the database's affair (`sqlite.py`), since how differs.
+A migration is `NNNN_name.sql` for every database, `NNNN_name.sqlite.sql` or `NNNN_name.postgresql.sql` for one of them, or the
+common file and then the one of the dialect. Owns the table `schema_version`. Taking a snapshot before is the database's affair
+(`sqlite.py`), since how differs.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from typing import cast
 
-from sessions.database.base import COLUMN_TYPES, Transaction
+from sessions.database.base import COLUMN_TYPES, Dialect, Transaction
 from sessions.errors import SchemaTooNew
 
-_NAME = re.compile(r"^(\d{4})_([a-z0-9_]+)\.sql$")
+_NAME = re.compile(r"^(\d{4})_([a-z0-9_]+?)(?:\.(sqlite|postgresql))?\.sql$")
+
+_TOKEN = re.compile(
+    r"""
+      '(?:[^']|'')*'                      # a string
+    | "(?:[^"]|"")*"                      # a quoted name
+    | \$(?P<tag>[a-z_]*)\$.*?\$(?P=tag)\$  # a dollar-quoted function body
+    | (?P<comment>--[^\n]*|/\*.*?\*/)
+    | (?P<word>[A-Za-z_$][\w$]*)
+    | (?P<end>;)
+    | .
+    """,
+    re.VERBOSE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,20 +36,33 @@ class Migration:
     version: int
     name: str
     sql: str
+    """For every database."""
+    dialect_sql: Mapping[Dialect, str] = field(default_factory=dict)
+    """What one kind of database needs besides; it runs after the common part."""
 
 
 @cache
 def migrations() -> tuple[Migration, ...]:
-    """All migrations in order. Raises: ValueError if the numbers have a gap."""
-    found = []
+    """All migrations in order. Raises: ValueError if the numbers have a gap, or two names share one."""
+    files: dict[int, dict[str, str]] = {}
+    names: dict[int, str] = {}
     for entry in resources.files("sessions.database").joinpath("migrations").iterdir():
         if match := _NAME.match(entry.name):
-            found.append(Migration(int(match[1]), match[2], entry.read_text(encoding="utf-8")))
-    found.sort(key=lambda migration: migration.version)
-    if [migration.version for migration in found] != list(range(1, len(found) + 1)):
-        msg = "migration numbers have a gap"
-        raise ValueError(msg)
-    return tuple(found)
+            number = int(match[1])
+            if names.setdefault(number, match[2]) != match[2]:
+                raise ValueError(f"migration numbers have a gap, or {match[1]} is used twice")
+            files.setdefault(number, {})[match[3] or ""] = entry.read_text(encoding="utf-8")
+    if sorted(files) != list(range(1, len(files) + 1)):
+        raise ValueError("migration numbers have a gap")
+    return tuple(
+        Migration(
+            number,
+            names[number],
+            files[number].get("", ""),
+            {cast(Dialect, dialect): sql for dialect, sql in files[number].items() if dialect},
+        )
+        for number in sorted(files)
+    )
 
 
 def current_version(tx: Transaction) -> int:
@@ -62,11 +91,11 @@ def pending(tx: Transaction) -> Sequence[Migration]:
 
 def apply(tx: Transaction, migration: Migration, now: int) -> None:
     """Run one migration inside the given transaction."""
-    sql = migration.sql
-    for placeholder, text in COLUMN_TYPES[tx.dialect].items():
-        sql = sql.replace(placeholder, text)
-    for statement in statements(sql):
-        tx.execute(statement)
+    for part in (migration.sql, migration.dialect_sql.get(tx.dialect, "")):
+        for placeholder, text in COLUMN_TYPES[tx.dialect].items():
+            part = part.replace(placeholder, text)
+        for statement in statements(part):
+            tx.execute(statement)
     tx.execute(
         "CREATE TABLE IF NOT EXISTS schema_version (version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at BIGINT NOT NULL)"
     )
@@ -77,6 +106,26 @@ def apply(tx: Transaction, migration: Migration, now: int) -> None:
 
 
 def statements(sql: str) -> list[str]:
-    """The single statements of a script. Our scripts hold no semicolon inside strings or triggers."""
-    bare = re.sub(r"--[^\n]*", "", sql)
-    return [statement.strip() for statement in bare.split(";") if statement.strip()]
+    """The single statements of a script, without comments.
+
+    A semicolon ends one, but not inside strings, quoted names, `$$ … $$`, or between the BEGIN and END of a trigger.
+    """
+    found: list[str] = []
+    current: list[str] = []
+    words: list[str] = []
+    depth = 0
+    for token in _TOKEN.finditer(sql):
+        if token["comment"]:
+            current.append(" ")
+            continue
+        if token["end"] and depth == 0:
+            found.append("".join(current).strip())
+            current, words = [], []
+            continue
+        if word := (token["word"] or "").upper():
+            words.append(word)
+            if "TRIGGER" in words[1:3] and words[0] == "CREATE":
+                depth += (word in ("BEGIN", "CASE")) - (word == "END")
+        current.append(token[0])
+    found.append("".join(current).strip())
+    return [statement for statement in found if statement]

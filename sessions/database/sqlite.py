@@ -16,7 +16,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar
 
@@ -24,9 +24,12 @@ import aiosqlite
 import structlog
 
 from sessions.database import migrate
-from sessions.database.base import Parameters, Row, Transaction
+from sessions.database.base import Parameters, Row, Seal, Transaction
 from sessions.database.values import storable
 from sessions.errors import StoreCorrupt, StoreError, StoreUnavailable
+from sessions.sealing import PLAIN, opener
+from sessions.sealing import begin as begin_seal
+from sessions.sealing import find as find_seal
 
 T = TypeVar("T")
 
@@ -52,18 +55,29 @@ class SqliteTransaction:
 
     dialect: Literal["sqlite"] = "sqlite"
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, seal: Seal = PLAIN) -> None:
         self._connection = connection
+        self.seal = seal
+        self._open: Callable[[Row], Row] | None = None if seal is PLAIN else opener(seal)
 
     def execute(self, sql: str, parameters: Parameters = {}) -> int:
         return self._run(sql, parameters).rowcount
 
     def row(self, sql: str, parameters: Parameters = {}) -> Row | None:
         row: Row | None = self._run(sql, parameters).fetchone()
-        return row
+        return row if row is None or self._open is None else self._open(row)
 
     def rows(self, sql: str, parameters: Parameters = {}) -> list[Row]:
-        return self._run(sql, parameters).fetchall()
+        rows = self._run(sql, parameters).fetchall()
+        return rows if self._open is None else [self._open(row) for row in rows]
+
+    def execute_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
+        try:
+            self._connection.executemany(sql, parameters)
+        except (
+            UnicodeEncodeError
+        ):  # those before the half character stand, so each is run by itself from the first
+            raise ValueError("a text holds half a character") from None
 
     def _run(self, sql: str, parameters: Parameters) -> sqlite3.Cursor:
         try:
@@ -94,9 +108,15 @@ class SqliteDatabase:
     dialect: Literal["sqlite"] = "sqlite"
 
     def __init__(
-        self, path: Path, writer: _Connection | None, readers: list[_Connection], lock: int | None
+        self,
+        path: Path,
+        writer: _Connection | None,
+        readers: list[_Connection],
+        lock: int | None,
+        seal: Seal = PLAIN,
     ) -> None:
         self.path = path
+        self.seal = seal
         self._writer = writer
         self._readers = readers
         self._idle_readers: asyncio.LifoQueue[_Connection] = asyncio.LifoQueue()
@@ -118,11 +138,12 @@ class SqliteDatabase:
         *,
         readers: int = 2,
         busy_timeout_s: float = 5,
+        keys: Sequence[str] = (),
         now: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> Self:
-        """Open or create the file, become its only owner and bring its schema up to date.
+        """Open or create the file, become its only owner and bring its schema up to date; with keys, encrypt what is written.
 
-        Raises: StoreUnavailable (owned by another process, unwritable, locked), StoreCorrupt, SchemaTooNew.
+        Raises: StoreUnavailable (owned by another process, unwritable, locked, keys that do not fit), StoreCorrupt, SchemaTooNew.
         """
         lock = _own(path)
         connections: list[_Connection] = []
@@ -130,7 +151,7 @@ class SqliteDatabase:
             with _translated(path):
                 writer = await _connect(path, busy_timeout_s)
                 connections.append(writer)
-                await writer.run(lambda connection: _prepare(connection, path, now()))
+                seal = await writer.run(lambda connection: _prepare(connection, path, now(), keys))
                 for _ in range(readers):
                     connections.append(await _connect(path, busy_timeout_s, is_reader=True))  # noqa: PERF401 - those before a failing one must be closed
         except BaseException:
@@ -139,15 +160,15 @@ class SqliteDatabase:
                     await connection.close()
             os.close(lock)
             raise
-        database = cls(path, writer, connections[1:], lock)
+        database = cls(path, writer, connections[1:], lock, seal)
         database._flusher = asyncio.create_task(database._flush_forever(), name="sqlite-writer")
         return database
 
     @classmethod
-    async def open_beside(cls, path: Path, *, busy_timeout_s: float = 5) -> Self:
+    async def open_beside(cls, path: Path, *, busy_timeout_s: float = 5, keys: Sequence[str] = ()) -> Self:
         """Open for reading only, beside a daemon that may own the file. Writes are refused.
 
-        Raises: StoreUnavailable if there is no such file, StoreCorrupt, SchemaTooNew.
+        Raises: StoreUnavailable if there is no such file or the keys do not fit, StoreCorrupt, SchemaTooNew.
         """
         if not path.exists():
             raise StoreUnavailable(
@@ -161,10 +182,11 @@ class SqliteDatabase:
                     raise StoreUnavailable(
                         "the database has an older schema", "Run `palaver migrate` or start the daemon."
                     )
+                seal = await reader.run(lambda connection: find_seal(SqliteTransaction(connection), keys))
             except BaseException:
                 await reader.close()
                 raise
-        return cls(path, None, [reader], None)
+        return cls(path, None, [reader], None, seal or PLAIN)
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
         if self._writer is None:
@@ -184,9 +206,25 @@ class SqliteDatabase:
             if self._closing is not None:
                 raise StoreUnavailable("the database is closed")
             with _translated(self.path):
-                return await reader.run(lambda connection: _in_one_view(connection, work))
+                return await reader.run(lambda connection: _in_one_view(connection, work, self.seal))
         finally:
             self._idle_readers.put_nowait(reader)
+
+    async def wipe(self, *, whole: bool = False) -> bool:
+        """Fold the log, which still has the pages of before, into the file, and empty it; `whole` also leaves no slack in pages."""
+        if self._writer is None or self._closing is not None:
+            raise StoreUnavailable(
+                "this database was opened for reading" if not self._closing else "the database is closed"
+            )
+
+        def run(connection: sqlite3.Connection) -> bool:
+            if whole:
+                connection.execute("VACUUM")
+            # Readers that began before keep their pages of the log in use for a moment.
+            return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()["busy"]
+
+        with _translated(self.path):
+            return await self._writer.run(run)
 
     def free_bytes(self) -> int | None:
         try:
@@ -248,7 +286,14 @@ class SqliteDatabase:
         """
         try:
             connection.execute("BEGIN IMMEDIATE")
-            tx = SqliteTransaction(connection)
+        except (
+            sqlite3.Error
+        ) as error:  # locked by another program, say: nothing that one of them could have caused
+            for operation in batch:
+                operation.error = _translate(error, self.path)
+            return
+        try:
+            tx = SqliteTransaction(connection, self.seal)
             for operation in batch:
                 operation.result = operation.work(tx)
                 if not connection.in_transaction:  # else those after it would each commit by themselves
@@ -269,7 +314,7 @@ class SqliteDatabase:
         try:
             connection.execute("BEGIN IMMEDIATE")
             for operation in batch:
-                _run_in_savepoint(connection, operation, self.path)
+                _run_in_savepoint(connection, operation, self.path, self.seal)
                 if not connection.in_transaction:  # SQLite gave up the whole of it (disk full, I/O error)
                     raise _TransactionLost
             connection.execute("COMMIT")
@@ -302,10 +347,10 @@ def _as_runtime_error(error: StopIteration) -> RuntimeError:
     return runtime_error
 
 
-def _run_in_savepoint(connection: sqlite3.Connection, operation: _Operation, path: Path) -> None:
+def _run_in_savepoint(connection: sqlite3.Connection, operation: _Operation, path: Path, seal: Seal) -> None:
     connection.execute("SAVEPOINT operation")
     try:
-        operation.result = operation.work(SqliteTransaction(connection))
+        operation.result = operation.work(SqliteTransaction(connection, seal))
     except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
         operation.error = _translate(error, path)
         if connection.in_transaction:
@@ -314,10 +359,10 @@ def _run_in_savepoint(connection: sqlite3.Connection, operation: _Operation, pat
         connection.execute("RELEASE operation")
 
 
-def _in_one_view(connection: sqlite3.Connection, work: Callable[[Transaction], T]) -> T:
+def _in_one_view(connection: sqlite3.Connection, work: Callable[[Transaction], T], seal: Seal) -> T:
     connection.execute("BEGIN")
     try:
-        return work(SqliteTransaction(connection))
+        return work(SqliteTransaction(connection, seal))
     except StopIteration as error:
         raise _as_runtime_error(error) from error
     finally:
@@ -397,8 +442,8 @@ def _as_mapping(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
     return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, now: int) -> None:
-    """Check that the file is sound and ours, set it up, migrate. Runs in the writer's thread."""
+def _prepare(connection: sqlite3.Connection, path: Path, now: int, keys: Sequence[str]) -> Seal:
+    """Check that the file is sound and ours and the keys fit, set it up, migrate. Runs in the writer's thread."""
     _check_foreign(connection, path)
     if path.stat().st_size <= CHECKED_AT_OPEN_BYTES:
         result = connection.execute("PRAGMA quick_check(1)").fetchone()["quick_check"]
@@ -408,6 +453,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, now: int) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA wal_autocheckpoint = 2000")
     connection.execute("PRAGMA journal_size_limit = 67108864")
+    connection.execute("PRAGMA secure_delete = ON")  # what is removed is overwritten, not only forgotten
     tx = SqliteTransaction(connection)
     waiting = migrate.pending(tx)
     if waiting and migrate.current_version(tx):
@@ -423,6 +469,18 @@ def _prepare(connection: sqlite3.Connection, path: Path, now: int) -> None:
                 connection.execute("ROLLBACK")
             raise
         log.info("store.schema_migrated", version=migration.version, name=migration.name)
+    return _find_or_begin_seal(connection, keys, now)
+
+
+def _find_or_begin_seal(connection: sqlite3.Connection, keys: Sequence[str], now: int) -> Seal:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        seal = begin_seal(SqliteTransaction(connection), keys, now)
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    return seal
 
 
 def _check_foreign(connection: sqlite3.Connection, path: Path) -> None:

@@ -60,6 +60,9 @@ class RoomWorld:
     async def poison(self) -> None:
         self.adapter.say_nonsense()
 
+    async def press(self, label: str) -> None:
+        raise NotImplementedError
+
 
 @asynccontextmanager
 async def memory_world(*, is_idempotent: bool = False) -> AsyncIterator[RoomWorld]:
@@ -111,6 +114,9 @@ class BridgeWorld:
 
     async def poison(self) -> None:
         self.counterparty.poison()
+
+    async def press(self, label: str) -> None:
+        raise NotImplementedError
 
 
 @asynccontextmanager

@@ -123,6 +123,9 @@ class TerminalWorld:
     async def poison(self) -> None:
         raise NotImplementedError
 
+    async def press(self, label: str) -> None:
+        raise NotImplementedError
+
 
 @asynccontextmanager
 async def terminal_world() -> AsyncIterator[TerminalWorld]:

@@ -84,7 +84,7 @@ class House:
         self,
         path: Path,
         *,
-        agent: Agent | None = None,
+        agent: Agent | Mapping[str, Any] | None = None,
         script: Script | None = None,
         tools: Sequence[Tool] = builtin_tools(),
         capabilities: Capabilities = CAPABILITIES,
@@ -93,6 +93,7 @@ class House:
         now: Callable[[], int] = lambda: int(time.time() * 1000),
         governor: Governor | None = None,
         adapter: Callable[..., MemoryAdapter] = MemoryAdapter,
+        typing_every_s: float = 4.0,
         **sections: Any,
     ) -> None:
         self.path = path
@@ -102,16 +103,20 @@ class House:
                 "database_url": f"sqlite://{path}",
                 "accounts": {"main": self.account.model_dump()},
                 "delivery": {"preview": False},
+                **({"agent": agent} if isinstance(agent, Mapping) else {}),
                 **sections,
             }
         )
         self.capabilities = capabilities
         self.room = room or Room(ACCOUNT, is_idempotent=capabilities.is_idempotent)
-        self.agents: dict[str | None, Agent] = {None: agent or ScriptedAgent(script)}
+        self.agents: dict[str | None, Agent] = {
+            None: ScriptedAgent(script) if agent is None or isinstance(agent, Mapping) else agent
+        }
         self.tools = ToolRegistry(tools)
         self.now = now
         self.governor = governor or Governor()
         self.make_adapter = adapter
+        self.typing_every_s = typing_every_s
         self.adapter: MemoryAdapter
         self.database: SwitchedDatabase
         self.gateway: Gateway
@@ -137,6 +142,7 @@ class House:
             {ACCOUNT: self.adapter},
             texts,
             self.governor,
+            typing_every_s=self.typing_every_s,
             now=self.now,
         )
         self.turns = Turns(

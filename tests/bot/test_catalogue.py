@@ -26,6 +26,18 @@ EXPANDED = {
     "unsupported_": set(get_args(Unsupported)),
     # The kind "fault" is told with the general sentence.
     "failed_": (set(get_args(AgentErrorKind)) | {"poison"}) - {"fault"},
+    # One thing, or any other number of them.
+    **{
+        f"{counted}_": {"one", "many"}
+        for counted in (
+            "sessions_label",
+            "sessions_switched",
+            "forked",
+            "forget_ask_session",
+            "search_found",
+            "search_begun",
+        )
+    },
 }
 """Names that the code puts together: what follows the beginning."""
 
@@ -35,7 +47,7 @@ SENTENCES = [(language, name, text) for language in TEXTS for name, text in TEXT
 def names_in_code() -> set[str]:
     """Every name of a sentence that stands in the code as a whole word."""
     words: set[str] = set()
-    for file in ROOT.glob("*.py"):
+    for file in ROOT.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 words.add(node.value)
@@ -44,9 +56,7 @@ def names_in_code() -> set[str]:
 
 def test_all_languages_have_the_same_sentences():
     """A sentence in one language stands in every other, with the same words to fill in."""
-    fields = [
-        {name: catalogue.fields(text) for name, text in texts.items()} for texts in TEXTS.values()
-    ]
+    fields = [{name: catalogue.fields(text) for name, text in texts.items()} for texts in TEXTS.values()]
     assert all(other == fields[0] for other in fields)
 
 
@@ -65,7 +75,7 @@ def test_every_name_that_is_put_together_has_its_sentence():
 def test_every_sentence_said_exists():
     """Every name that the code says stands in the catalogue."""
     said = set()
-    for file in ROOT.glob("*.py"):
+    for file in ROOT.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
@@ -80,7 +90,9 @@ def test_tone(language, name, text):
     """Plain and calm: no exclamation marks, no interjections, no excuses, no internals."""
     assert "!" not in text
     assert not re.search(
-        r"\b(oops|uh-oh|hey|sorry|error|exception|traceback|null|hoppla|ups|leider|sorry|fehlercode)\b", text, re.I
+        r"\b(oops|uh-oh|hey|sorry|error|exception|traceback|null|hoppla|ups|leider|sorry|fehlercode)\b",
+        text,
+        re.IGNORECASE,
     )
     assert text == text.strip()
 
@@ -96,7 +108,15 @@ def test_a_failure_says_what_to_do_and_where_to_look(language):
 
 @pytest.mark.parametrize(
     ("tag", "language"),
-    [("de", "de"), ("de-AT", "de"), ("DE_ch", "de"), ("en-GB", "en"), ("pt-br", "en"), ("", "en"), (None, "en")],
+    [
+        ("de", "de"),
+        ("de-AT", "de"),
+        ("DE_ch", "de"),
+        ("en-GB", "en"),
+        ("pt-br", "en"),
+        ("", "en"),
+        (None, "en"),
+    ],
 )
 def test_a_platforms_tag_chooses_the_language(tag, language):
     """A tag's language is spoken where there is one, else the default."""

@@ -201,7 +201,10 @@ async def test_a_person_never_sees_anothers_history(house):
     await house.deliver("/history", person="bob")
     await house.deliver("/status", person="bob")
     await house.until(lambda: len(house.shown("bob")) == 2)
-    assert house.shown("bob") == ["There is nothing to show yet.", "We have not talked yet. Write something and I answer."]
+    assert house.shown("bob") == [
+        "There is nothing to show yet.",
+        "We have not talked yet. Write something and I answer.",
+    ]
 
 
 async def test_stop_tells_how_many_wait(build):
@@ -212,9 +215,15 @@ async def test_stop_tells_how_many_wait(build):
         for number in range(3):
             await house.deliver(f"m{number}")
         await house.until(lambda: agent.begun == ["m0"])
-        assert await ask(house, "/stop") == "Stopped. 2 more of your messages are waiting; /stop all drops them too."
+        assert (
+            await ask(house, "/stop")
+            == "Stopped. 2 more of your messages are waiting; /stop all drops them too."
+        )
         await house.until(lambda: agent.begun == ["m0", "m1"])
-        assert await ask(house, "/stop") == "Stopped. One more of your messages is waiting; /stop all drops it too."
+        assert (
+            await ask(house, "/stop")
+            == "Stopped. One more of your messages is waiting; /stop all drops it too."
+        )
         await house.until(lambda: agent.begun == ["m0", "m1", "m2"])
         assert await ask(house, "/stop") == "Stopped."
         await house.until_quiet()
@@ -283,7 +292,10 @@ async def test_reset_says_what_becomes_of_the_running_answer(build):
         await house.until_quiet()
         await house.deliver("two")
         await house.until_quiet()
-        assert await ask(house, "/new") == "Done. We start fresh; the earlier conversation is kept."
+        assert (
+            await ask(house, "/new")
+            == "Done. We start fresh; the earlier conversation is kept under /sessions."
+        )
 
 
 def test_the_table_is_the_documented_one():

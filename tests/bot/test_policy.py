@@ -49,14 +49,42 @@ CASES = [
     ("everybody blocked", {}, {"block": ("*",)}, "operator", "blocked", None),
     ("blocked and allowed", {}, {"allow": ADA, "block": ADA}, "member", "blocked", None),
     ("allowed by id", {}, {"allow": ADA}, "member", "", None),
-    ("allowed by id only in that very spelling", {}, {"allow": ("Ada",)}, "member", "stranger", "stranger_anyone"),
+    (
+        "allowed by id only in that very spelling",
+        {},
+        {"allow": ("Ada",)},
+        "member",
+        "stranger",
+        "stranger_anyone",
+    ),
     ("allowed by username", {}, {"allow": ("@Ada",)}, "member", "", None),
-    ("a username without its @", {"person": "8841"}, {"allow": ("ada",)}, "member", "stranger", "stranger_anyone"),
+    (
+        "a username without its @",
+        {"person": "8841"},
+        {"allow": ("ada",)},
+        "member",
+        "stranger",
+        "stranger_anyone",
+    ),
     ("nobody allowed", {}, {"allow": ()}, "member", "stranger", "stranger_anyone"),
-    ("a stranger where there is somebody to ask", {}, {"allow": (), "contact": "Bob"}, "member", "stranger", "stranger"),
+    (
+        "a stranger where there is somebody to ask",
+        {},
+        {"allow": (), "contact": "Bob"},
+        "member",
+        "stranger",
+        "stranger",
+    ),
     ("an operator needs no allow-list", {}, {"allow": ()}, "operator", "", None),
     ("a stranger in a group", ADDRESSED, {"allow": ("bob",)}, "member", "stranger", "stranger_anyone"),
-    ("a group that is not allowed", ADDRESSED, {"allow_channels": ("other",)}, "member", "channel_not_allowed", None),
+    (
+        "a group that is not allowed",
+        ADDRESSED,
+        {"allow_channels": ("other",)},
+        "member",
+        "channel_not_allowed",
+        None,
+    ),
     ("no group allowed", ADDRESSED, {"allow_channels": ()}, "operator", "channel_not_allowed", None),
     ("an allowed group", ADDRESSED, {"allow_channels": ("g",)}, "member", "", None),
     ("direct messages are no group", {}, {"allow_channels": ()}, "member", "", None),
@@ -70,7 +98,14 @@ CASES = [
     ),
     ("a sticker", {"text": "", "unsupported": "sticker"}, {}, "member", "unsupported", "unsupported_sticker"),
     ("a file too large", {"unsupported": "too_large"}, {}, "member", "unsupported", "unsupported_too_large"),
-    ("a stranger's sticker", {"unsupported": "sticker"}, {"allow": ()}, "member", "stranger", "stranger_anyone"),
+    (
+        "a stranger's sticker",
+        {"unsupported": "sticker"},
+        {"allow": ()},
+        "member",
+        "stranger",
+        "stranger_anyone",
+    ),
     ("nothing", {"text": ""}, {}, "member", "empty", "empty"),
     ("only blanks", {"text": " \n\t "}, {}, "member", "empty", "empty"),
     ("only a photo", {"text": "", "attachments": FILE}, {}, "member", "", None),
@@ -80,7 +115,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(
-    ("message", "access", "role", "reason", "text"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+    ("message", "access", "role", "reason", "text"),
+    [case[1:] for case in CASES],
+    ids=[case[0] for case in CASES],
 )
 def test_decision(message, access, role, reason, text):
     """Each case is decided for the expected reason, and says the expected sentence or nothing."""
@@ -136,5 +173,5 @@ def test_the_nearest_scope_wins():
 
 def test_the_table_uses_every_reason_of_a_decision():
     """Every reason that a decision on arrival can have stands in the table above."""
-    later = {"queue_full", "session_paused", "edited_after_answer"}
+    later = {"queue_full", "session_paused", "edited_after_answer", "unknown_command"}
     assert {case[4] for case in CASES} == set(policy.Reason.__args__) - later

@@ -45,6 +45,9 @@ class AdapterWorld(Protocol):
     async def poison(self) -> None:
         """An update arrives that nobody can parse."""
 
+    async def press(self, label: str) -> None:
+        """The person presses the button of that label under the bot's last message. Only where there are buttons."""
+
 
 WorldFactory = Callable[[], AbstractAsyncContextManager[AdapterWorld]]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from adapters.base import IntakeClosed
 from adapters.errors import RateLimited, Rejected, Uncertain, Unreachable
-from adapters.messages import Chunk
+from adapters.messages import Choice, Chunk
 from adapters.settling import Settling
 from tests.adapters.recording import RecordingIntake
 from tests.conformance.adapter_worlds import WORLDS, AdapterWorld, open_world
@@ -266,8 +266,15 @@ LONG = {
 
 
 def check_rendering(world: AdapterWorld, text: str) -> None:
-    capabilities = world.adapter.capabilities
     chunks = world.adapter.render(text)
+    check_chunks(world, chunks)
+    if any(character.isalnum() for character in text):
+        assert chunks
+    assert world.adapter.render(text) == chunks
+
+
+def check_chunks(world: AdapterWorld, chunks: list[Chunk]) -> None:
+    capabilities = world.adapter.capabilities
     for chunk in chunks:
         length = (
             len(chunk.text.encode("utf-16-le")) // 2 if capabilities.text_unit == "utf16" else len(chunk.text)
@@ -275,9 +282,6 @@ def check_rendering(world: AdapterWorld, text: str) -> None:
         assert length <= capabilities.max_text
         assert chunk.text.strip()
         json.dumps([chunk.text, chunk.markup], ensure_ascii=False).encode()
-    if any(character.isalnum() for character in text):
-        assert chunks
-    assert world.adapter.render(text) == chunks
 
 
 async def test_rendering_takes_every_text(world):
@@ -296,6 +300,31 @@ async def test_rendering_takes_every_text(world):
 async def test_rendering_takes_long_texts(world, kind):
     """A reply longer than any message is cut into chunks that fit."""
     check_rendering(world, LONG[kind])
+    await world.adapter.close()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 30, 60])
+async def test_rendering_takes_every_choice(world, count):
+    """However many choices, odd labels or commands that fit no button: the chunks fit, and only the last has buttons."""
+    labels = ["ok", "x" * 200, " ", "😀" * 50, "line\nbreak", "\ud800", "**bold**"]
+    choices = [
+        Choice(labels[number % len(labels)], f"/sessions {number}" + " long" * (20 * (number % 3 == 2)))
+        for number in range(count)
+    ]
+    for text in ("Pick one.", LONG["words"], "```\ncode\n```"):
+        chunks = world.adapter.render(text, choices)
+        check_chunks(world, chunks)
+        assert world.adapter.render(text, choices) == chunks
+        shown = " ".join(chunk.text for chunk in chunks)
+        for choice in choices:
+            in_markup = json.dumps(chunks[-1].markup, ensure_ascii=True)
+            assert choice.command in shown or f'"{choice.command}"' in in_markup
+        plain = world.adapter.render(text)
+        if not world.adapter.capabilities.can_choose:
+            assert [chunk.markup for chunk in chunks[: len(plain) - 1]] == [
+                chunk.markup for chunk in plain[: len(plain) - 1]
+            ]
+    assert world.adapter.render("", [Choice("a", "/a")]) == [] or not world.adapter.capabilities.can_choose
     await world.adapter.close()
 
 
@@ -423,6 +452,41 @@ async def test_editing(world):
         await world.adapter.edit(world.target, message_id, rendered(world, "final"))
         await world.adapter.edit(world.target, message_id, rendered(world, "final"))
         assert await sees(world, 1) == ["final"]
+
+
+async def test_a_choice_is_picked(world):
+    """A choice is a button whose press says its command, as the person who pressed it; else a line says what to write."""
+    choices = [Choice("Rome", "/sessions 1"), Choice("Bread", "/sessions 2")]
+    (chunk,) = world.adapter.render("Pick one.", choices)
+    async with running(world) as intake:
+        sent_id = await world.adapter.send(world.target, chunk, "key-choices")
+        async with asyncio.timeout(10):
+            while "Pick one." not in (shown := " ".join(await world.visible())):
+                await asyncio.sleep(0.01)
+        if not world.adapter.capabilities.can_choose:
+            await until_visible(world, "Rome — /sessions 1", "Bread — /sessions 2")
+            return
+        assert "/sessions" not in shown
+        await world.say("hello")
+        await world.press("Bread")
+        await intake.wait_for(2)
+        await world.adapter.edit(world.target, sent_id, chunk)
+        await world.press("Rome")
+        await intake.wait_for(3)
+    assert intake.texts == ["hello", "/sessions 2", "/sessions 1"]
+    hello, pressed, again = intake.messages
+    assert pressed.sender.user_id == hello.sender.user_id
+    assert (pressed.channel, pressed.channel_kind, pressed.is_addressed) == (world.target.channel, "direct", True)
+    assert len({hello.message_id, pressed.message_id, again.message_id}) == 3
+
+
+async def until_visible(world: AdapterWorld, *texts: str) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            shown = "\n".join(await world.visible())
+            if all(text in shown for text in texts):
+                return
+            await asyncio.sleep(0.01)
 
 
 async def test_typing_shows_no_message(world):

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -46,8 +46,11 @@ class Platform:
 
 
 class Counterparty(Protocol):
-    platform: Platform
-    secrets: tuple[str, ...]
+    @property
+    def platform(self) -> Platform: ...
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must never stand in a log."""
 
     def account(self) -> Mapping[str, Any]:
         """The account's settings."""
@@ -183,4 +186,8 @@ async def discord_people() -> AsyncIterator[DiscordPeople]:
         yield DiscordPeople(remote, addresses["api"])
 
 
-PEOPLE = {"memory": memory_people, "telegram": telegram_people, "discord": discord_people}
+PEOPLE: Mapping[str, Callable[[], contextlib.AbstractAsyncContextManager[Counterparty]]] = {
+    "memory": memory_people,
+    "telegram": telegram_people,
+    "discord": discord_people,
+}

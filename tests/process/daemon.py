@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 
 SCRIPT: Final = Path(sys.executable).with_name("palaver")
 PROJECT: Final = Path(__file__).resolve().parents[2]
-_KEPT: Final = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
+_KEPT: Final = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 """What a daemon gets of the tester's environment; tokens and PALAVER_ variables are not among it."""
 
 

@@ -1,8 +1,8 @@
 """The one checker: what must hold after every fault test, read from the database file and from what people saw.
 
-Each message that a test lets somebody write carries a marker (`#17`), and a long one another at its end (`end-of-17`); the scripted
-agent echoes both. So what people saw can be compared with what was said without trusting the daemon's own books, and then the
-books are compared with themselves.
+Each message that a test lets somebody write carries a marker (`#17`), and a long one another at its end (`end-of-17`); the
+scripted agent echoes both. So what people saw can be compared with what was said without trusting the daemon's own books,
+and then the books are compared with themselves.
 """
 
 import json
@@ -23,6 +23,7 @@ _TAIL: Final = re.compile(r"\bend-of-(\d+)\b")
 _ALARMS: Final = frozenset(
     {
         "daemon.failed",
+        "gateway.intake_faulted",
         "lanes.lane_failed",
         "delivery.sender_failed",
         "delivery.adapter_failed",
@@ -139,8 +140,12 @@ def _check_books(
         column = "status" if table == "turns" else "state"
         for row in read_rows(database, f"SELECT * FROM {table} WHERE {column} IN {busy}"):
             findings.other.append(f"not idle: {table} {row['id']} is {row[column]}")
-    for row in read_rows(database, "SELECT key, state, error FROM outbox WHERE state IN ('failed', 'skipped')"):
+    for row in read_rows(
+        database, "SELECT key, state, error FROM outbox WHERE state IN ('failed', 'skipped')"
+    ):
         findings.lost.append(f"chunk {row['key']} {row['state']}: {row['error']}")
+    for row in read_rows(database, "SELECT id, reason FROM quarantine"):
+        findings.lost.append(f"quarantined {row['id']}: {row['reason']}")
     inbox = read_rows(database, "SELECT * FROM inbox WHERE account = ?", account)
     turns = read_rows(database, "SELECT * FROM turns")
     by_message: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -190,14 +195,16 @@ def _check_lanes(database: Path, turns: Sequence[Mapping[str, Any]], findings: F
         ends = [turn["finished_at"] for turn in lane if turn["finished_at"] is not None]
         if ends != sorted(ends):
             findings.disorder.append(f"session {session_id}: turns ended out of order")
-    for session in read_rows(database, "SELECT id, message_count, tool_call_count, error_count FROM sessions"):
+    for session in read_rows(
+        database, "SELECT id, message_count, tool_call_count, error_count FROM sessions"
+    ):
         for name, sql in (
             ("message_count", "SELECT COUNT(*) AS n FROM messages WHERE session_id = ?"),
             ("tool_call_count", "SELECT COUNT(*) AS n FROM tool_calls WHERE session_id = ?"),
             (
                 "error_count",
-                "SELECT (SELECT COUNT(*) FROM errors WHERE session_id = ?1)"
-                " + (SELECT COUNT(*) FROM tool_calls WHERE session_id = ?1 AND outcome = 'error') AS n",
+                """SELECT (SELECT COUNT(*) FROM errors WHERE session_id = ?1)
+                + (SELECT COUNT(*) FROM tool_calls WHERE session_id = ?1 AND outcome = 'error') AS n""",
             ),
         ):
             counted = read_rows(database, sql, session["id"])[0]["n"]
@@ -206,6 +213,15 @@ def _check_lanes(database: Path, turns: Sequence[Mapping[str, Any]], findings: F
     answers = Counter(
         row["turn_id"] for row in read_rows(database, "SELECT turn_id FROM messages WHERE role = 'assistant'")
     )
+    for row in read_rows(
+        database,
+        "SELECT c.turn_id, c.name, c.result, m.content FROM tool_calls c JOIN messages m ON m.turn_id = c.turn_id"
+        " AND m.role = 'assistant'",
+    ):
+        if row["result"] not in row["content"]:  # the scripted agent cites every result
+            findings.twice.append(
+                f"turn {row['turn_id']}: {row['name']} ran again although its result was recorded"
+            )
     for turn in turns:
         if turn["status"] == "completed" and answers[turn["id"]] != 1:
             findings.twice.append(f"turn {turn['id']}: {answers[turn['id']]} answers in the conversation")
@@ -234,16 +250,20 @@ def _check_screen(
     }
     repeats_here = sum(allowed.values())
     marked_here = 0
+    places = [
+        order[number]
+        for text in shown
+        for number in dict.fromkeys(int(found) for found in [*_MARKER.findall(text), *_TAIL.findall(text)])
+        if number in order
+    ]
+    if places != sorted(places):
+        findings.disorder.append(f"{channel}: shown out of order: {_first_disorder(places, said)}")
     for part, pattern in pieces.items():
         copies: dict[int, list[str]] = {}
-        places = []
         for text in shown:
             for number in dict.fromkeys(int(found) for found in pattern.findall(text)):
                 if number in order:
                     copies.setdefault(number, []).append(text)
-                    places.append(order[number])
-        if places != sorted(places):
-            findings.disorder.append(f"{channel}: shown out of order: {_first_disorder(places, said)}")
         for one in said:
             if one.outcome != "turn" or (part == 2 and not one.has_tail):
                 continue

@@ -8,6 +8,7 @@ Imports nothing of ours.
 import argparse
 import asyncio
 import json
+import logging
 import signal
 import time
 from typing import Any
@@ -54,6 +55,7 @@ class Platform(Counterparty):
 
 
 async def _main(port: int, token: str | None) -> None:
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # a bot killed in mid-sentence is no news
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

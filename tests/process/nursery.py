@@ -14,12 +14,12 @@ from tests.process.daemon import PROJECT, Daemon, clean_environment
 
 
 class Nursery:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tree: Path = PROJECT) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.process.crashing"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            cwd=PROJECT,
+            cwd=tree,
             env=clean_environment(folder),
             text=True,
         )

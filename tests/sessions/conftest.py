@@ -8,7 +8,7 @@ import pytest
 
 from sessions.database.base import Transaction
 from sessions.database.sqlite import SqliteDatabase
-from tests.sessions.stores import TRANSACTIONS
+from tests.sessions.stores import OLDEST, TRANSACTIONS
 
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
 hypothesis.settings.register_profile(
@@ -28,3 +28,10 @@ async def database(tmp_path) -> AsyncIterator[SqliteDatabase]:
     database = await SqliteDatabase.open(tmp_path / "palaver.db")
     yield database
     await database.close()
+
+
+@pytest.fixture(params=list(OLDEST))
+def oldest(request: pytest.FixtureRequest) -> Iterator[Transaction]:
+    """A transaction on a database that only the first migration has made."""
+    with OLDEST[request.param]() as transaction:
+        yield transaction

@@ -16,7 +16,10 @@ from pathlib import Path
 
 from sessions.database import migrate
 from sessions.database.base import Database, Transaction
+from sessions.database.postgres import PostgresDatabase, PostgresTransaction
+from sessions.database.postgres_connections import Connections, Limits
 from sessions.database.sqlite import SqliteDatabase, SqliteTransaction, _as_mapping
+from tests import postgres
 
 Opener = Callable[[], Awaitable[Database]]
 """Opens the same store each time it is called, so that a test can close it and come back."""
@@ -50,7 +53,61 @@ def _sqlite_transaction() -> Iterator[Transaction]:
         yield transaction
 
 
-DATABASES: Mapping[str, Callable[[Path], AbstractAsyncContextManager[Opener]]] = {"sqlite": _sqlite}
-TRANSACTIONS: Mapping[str, Callable[[], AbstractContextManager[Transaction]]] = {
-    "sqlite": _sqlite_transaction
+@asynccontextmanager
+async def _postgres(folder: Path) -> AsyncIterator[Opener]:
+    opened: list[PostgresDatabase] = []
+    with postgres.fresh_database() as url:
+
+        async def open_url() -> PostgresDatabase:
+            database = await PostgresDatabase.open(url)
+            opened.append(database)
+            return database
+
+        try:
+            yield open_url
+        finally:
+            for database in opened:
+                await database.close()
+
+
+DATABASES: Mapping[str, Callable[[Path], AbstractAsyncContextManager[Opener]]] = {
+    "sqlite": _sqlite,
+    "postgresql": _postgres,
 }
+TRANSACTIONS: Mapping[str, Callable[[], AbstractContextManager[Transaction]]] = {
+    "sqlite": _sqlite_transaction,
+    "postgresql": postgres.open_transaction,
+}
+
+
+@contextmanager
+def _oldest_sqlite() -> Iterator[Transaction]:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.row_factory = _as_mapping
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("BEGIN")
+        transaction = SqliteTransaction(connection)
+        migrate.apply(transaction, migrate.migrations()[0], 0)
+        yield transaction
+
+
+@contextmanager
+def _oldest_postgres() -> Iterator[Transaction]:
+    with postgres.bare_database() as url:
+        connections = Connections(url, Limits())
+        try:
+            with connections.lent() as connection:
+                connection.execute("BEGIN")
+                transaction = PostgresTransaction(connection)
+                migrate.apply(transaction, migrate.migrations()[0], 0)
+                yield transaction
+                connection.execute("ROLLBACK")
+        finally:
+            connections.close()
+
+
+OLDEST: Mapping[str, Callable[[], AbstractContextManager[Transaction]]] = {
+    "sqlite": _oldest_sqlite,
+    "postgresql": _oldest_postgres,
+}
+"""A transaction on a database that the first migration alone has made, for tests of those after it."""

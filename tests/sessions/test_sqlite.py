@@ -309,7 +309,8 @@ async def test_damage_met_at_work_is_reported_as_such(tmp_path, monkeypatch):
     path = tmp_path / "palaver.db"
     await fill(path)
     damaged = bytearray(path.read_bytes())
-    for page in range(60, 80):
+    pages = len(damaged) // 4096  # the schema stands at the front, the rows behind it
+    for page in range(pages - 40, pages - 20):
         damaged[page * 4096 : page * 4096 + 4096] = b"\xa5" * 4096
     path.write_bytes(damaged)
     monkeypatch.setattr(sqlite, "CHECKED_AT_OPEN_BYTES", 0)
@@ -618,7 +619,8 @@ LIMITED = """
         database = await SqliteDatabase.open(Path(sys.argv[1]))
         put = lambda name: database.write(lambda tx: inbox.set_cursor(tx, "a", name, "w" * 9000, 0))
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, hard))
+        largest = max(file.stat().st_size for file in Path(sys.argv[1]).parent.glob("palaver.db*"))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest + 300_000, hard))
         for number in range(100):
             try:
                 await put(str(number))
@@ -699,7 +701,8 @@ async def test_an_acknowledgement_waits_for_fsync(tmp_path):
         pytest.skip("no C compiler to build the failing fsync with")
     source, library = tmp_path / "sync.c", tmp_path / "sync.so"
     source.write_text(FAILING_SYNC)
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
+    build = [compiler, "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
+    await asyncio.to_thread(subprocess.run, build, check=True)
     path = tmp_path / "palaver.db"
     environ = os.environ | {"LD_PRELOAD": str(library), "BREAK_SYNC": str(tmp_path / "broken")}
     with child(SYNCING, path, env=environ) as process:
@@ -878,6 +881,8 @@ async def test_a_turn_costs_the_same_in_a_long_session(tmp_path):
     slow = [
         step
         for step in on_tables
-        if not re.search(r"INDEX (turns_unfinished|outbox_\w+)|PRIMARY KEY|autoindex_turns_1", step)
+        if not re.search(
+            r"INDEX (turns_unfinished|turns_running|outbox_\w+)|PRIMARY KEY|autoindex_turns_1", step
+        )
     ]
     assert not slow

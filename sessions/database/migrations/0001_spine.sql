@@ -125,6 +125,7 @@ CREATE TABLE turns (
     UNIQUE (session_id, position)
 );
 CREATE INDEX turns_unfinished ON turns (session_id, position) WHERE status IN ('queued', 'running');
+CREATE UNIQUE INDEX turns_running ON turns (session_id) WHERE status = 'running'; -- one at a time, whatever the code does
 
 CREATE TABLE messages (
     id $SERIAL,
@@ -170,7 +171,8 @@ CREATE INDEX tool_calls_turn ON tool_calls (turn_id);
 CREATE INDEX tool_calls_session ON tool_calls (session_id);
 
 CREATE TABLE errors (
-    ref TEXT PRIMARY KEY,                         -- what the person is told
+    id $SERIAL,
+    ref TEXT NOT NULL,                            -- what the person is told; short, so that two may be the same
     turn_id TEXT,
     session_id TEXT,
     kind TEXT NOT NULL,
@@ -178,6 +180,7 @@ CREATE TABLE errors (
     cause TEXT,
     created_at BIGINT NOT NULL
 );
+CREATE INDEX errors_ref ON errors (ref);
 CREATE INDEX errors_session ON errors (session_id);
 CREATE INDEX errors_turn ON errors (turn_id);
 
@@ -217,6 +220,7 @@ CREATE TABLE outbox (
     not_before BIGINT NOT NULL DEFAULT 0,
     waited_ms BIGINT NOT NULL DEFAULT 0,
     platform_message_id TEXT,
+    may_be_out INTEGER NOT NULL DEFAULT 0,        -- 1 once the outcome of a send was not heard
     repeats INTEGER NOT NULL DEFAULT 0,           -- sends after an uncertain one
     error TEXT,
     created_at BIGINT NOT NULL,
@@ -224,6 +228,7 @@ CREATE TABLE outbox (
 );
 CREATE INDEX outbox_waiting ON outbox (account, channel, id) WHERE state IN ('ready', 'sending', 'uncertain');
 CREATE INDEX outbox_sent ON outbox (account, sent_at) WHERE state = 'sent';
+CREATE INDEX outbox_passing ON outbox (created_at) WHERE kind IN ('command', 'notice');
 CREATE INDEX outbox_turn ON outbox (turn_id);
 CREATE INDEX outbox_inbox ON outbox (inbox_id);
 CREATE INDEX outbox_session ON outbox (session_id);

@@ -12,7 +12,7 @@ from adapters.messages import CommandSpec, Target
 from config.names import AccountId, ChannelId, PlatformMessageId, ThreadId
 from config.settings import AccountSettings
 from tests.adapters.recording import RecordingIntake
-from tests.fakes.discord import Channel, FakeDiscord, User
+from tests.fakes.discord import Channel, FakeDiscord, Interaction, Message, User
 
 ACCOUNT = AccountId("discord.main")
 WAITS = Waits(
@@ -100,6 +100,17 @@ async def community() -> AsyncIterator[Community]:
         yield Community(fake, ada, fake.add_channel(guild, "general"), fake.dm(ada))
 
 
+def buttons(message: Message) -> dict[str, str]:
+    """What a message offers: custom_id by label, in order."""
+    return {one["label"]: one["custom_id"] for row in message.components for one in row["components"]}
+
+
+def press(fake: FakeDiscord, user: User, channel: Channel, label: str) -> Interaction:
+    """Press a button under the bot's last message that has any."""
+    (*_, message) = [message for message in fake.bot_messages(channel) if message.components]
+    return fake.press(user, message, label)
+
+
 @dataclass
 class DiscordWorld:
     fake: FakeDiscord
@@ -136,6 +147,9 @@ class DiscordWorld:
 
     async def poison(self) -> None:
         self.fake.world.emit("MESSAGE_CREATE", {"id": "not a number", "channel_id": None, "author": 7})
+
+    async def press(self, label: str) -> None:
+        press(self.fake, self.ada, self.direct, label)
 
 
 @asynccontextmanager

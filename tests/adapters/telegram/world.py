@@ -78,6 +78,19 @@ async def running(
     assert run.cancelled()
 
 
+def buttons(telegram: FakeTelegram, chat: Chat) -> dict[str, str]:
+    """What the bot's last message offers: callback data by label, in order."""
+    markup = telegram.replies(chat)[-1].reply_markup or {}
+    return {
+        button["text"]: button["callback_data"] for row in markup.get("inline_keyboard", []) for button in row
+    }
+
+
+def press(telegram: FakeTelegram, user: User, chat: Chat, label: str) -> str:
+    """Press a button under the bot's last message; gives the query's id."""
+    return telegram.press(user, telegram.replies(chat)[-1], buttons(telegram, chat)[label])
+
+
 @dataclass
 class TelegramWorld:
     telegram: FakeTelegram
@@ -111,6 +124,9 @@ class TelegramWorld:
 
     async def poison(self) -> None:
         self.telegram.inject({"message": {"message_id": "not a number", "chat": None}})
+
+    async def press(self, label: str) -> None:
+        press(self.telegram, self.ada, self.direct, label)
 
 
 @asynccontextmanager

@@ -40,7 +40,7 @@ VERBS = (
     ),
     *("set_permissions", "remove_channel", "add_thread", "archive_thread", "dm", "refuse_dms"),
     # what people do
-    *("say", "edit", "delete", "react", "type", "slash"),
+    *("say", "edit", "delete", "react", "type", "slash", "press"),
     # reading and waiting
     *(
         "message",

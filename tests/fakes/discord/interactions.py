@@ -19,7 +19,8 @@ CHAT_INPUT = 1
 SUBCOMMAND, SUBCOMMAND_GROUP = 1, 2
 STRING, INTEGER, BOOLEAN, NUMBER = 3, 4, 5, 10
 
-MESSAGE_ANSWER, DEFERRED_ANSWER = 4, 5
+MESSAGE_ANSWER, DEFERRED_ANSWER, DEFERRED_UPDATE, UPDATE = 4, 5, 6, 7
+COMPONENT_INTERACTION, BUTTON = 3, 2
 
 
 class Interactions:
@@ -143,6 +144,33 @@ class Interactions:
         interaction.delivered = self.world.emit("INTERACTION_CREATE", event, guild_id=channel.guild_id) > 0
         return interaction
 
+    def press(self, user: User, message: Message, button: str) -> Interaction:
+        """A person presses a button under a message of the bot, named by its label or its custom_id."""
+        channel = self.world.channels[message.channel_id]
+        if channel.guild_id is not None and user.id not in self.world.guilds[channel.guild_id].member_ids:
+            raise ValueError(f"user {user.username} is not in guild {channel.guild_id}")
+        if message.deleted or message.author_id != self.world.bot.id:
+            raise LookupError("there is no such message of the bot")
+        there = [one for row in message.components for one in row["components"]]
+        found = next((one for one in there if button in (one["label"], one["custom_id"])), None)
+        if found is None:
+            raise LookupError(f"no button {button!r}; there are {[one['label'] for one in there]}")
+        interaction = Interaction(
+            id=self.world.snowflakes.make(),
+            token=secrets.token_urlsafe(48),
+            command=found["custom_id"],
+            user_id=user.id,
+            channel_id=channel.id,
+            at_s=self.world.clock.now_s(),
+            type=COMPONENT_INTERACTION,
+            data={"custom_id": found["custom_id"], "component_type": BUTTON},
+            pressed_id=message.id,
+        )
+        self.world.interactions[interaction.id] = interaction
+        event = interaction_event(self.world, interaction)
+        interaction.delivered = self.world.emit("INTERACTION_CREATE", event, guild_id=channel.guild_id) > 0
+        return interaction
+
     def _usable(self, name: str, channel: Channel) -> JsonObject | None:
         if channel.guild_id is not None:
             own = self._registry.get(channel.guild_id, {}).get((CHAT_INPUT, name))
@@ -171,9 +199,12 @@ class Interactions:
                 raise errors.already_acknowledged()
             if self.world.clock.now_s() - interaction.at_s > self.world.settings.interaction_answer_s:
                 raise errors.unknown_interaction()
-            if kind not in (MESSAGE_ANSWER, DEFERRED_ANSWER):
+            updates = (DEFERRED_UPDATE, UPDATE) if interaction.pressed_id is not None else ()
+            if kind not in (MESSAGE_ANSWER, DEFERRED_ANSWER, *updates):
                 choices = f"Value must be one of {{{MESSAGE_ANSWER}, {DEFERRED_ANSWER}}}."
                 raise errors.invalid_form("type", "BASE_TYPE_CHOICES", choices)
+            if kind in updates:
+                return self._update_pressed(interaction, kind, draft)
             message = self.board.post_for_interaction(
                 interaction, draft, loading=kind == DEFERRED_ANSWER, is_original=True
             )
@@ -185,6 +216,18 @@ class Interactions:
         interaction.ephemeral = message.is_ephemeral
         interaction.original_id = message.id
         interaction.state = "deferred" if kind == DEFERRED_ANSWER else "answered"
+        self.world.note_change()
+        return interaction
+
+    def _update_pressed(self, interaction: Interaction, kind: int, draft: Draft) -> Interaction:
+        """The message under which the button stood is the answer: changed now, or later through the token."""
+        message = self.world.message(interaction.pressed_id or "")
+        if kind == UPDATE:
+            self.board.apply_edit(message, draft)
+        interaction.callback_type = kind
+        interaction.answered_at_s = self.world.clock.now_s()
+        interaction.original_id = message.id
+        interaction.state = "answered"
         self.world.note_change()
         return interaction
 
@@ -204,7 +247,10 @@ class Interactions:
     def find_answer(self, interaction: Interaction, message_id: str) -> Message:
         wanted = interaction.original_id if message_id == "@original" else message_id
         message = self.world.messages.get(wanted or "")
-        if message is None or message.deleted or message.interaction_id != interaction.id:
+        is_its_own = message is not None and (
+            message.interaction_id == interaction.id or message.id == interaction.original_id
+        )
+        if message is None or message.deleted or not is_its_own:
             raise errors.unknown_message()
         return message
 

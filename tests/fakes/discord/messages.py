@@ -64,6 +64,36 @@ class Draft:
         return not ((self.text or "").strip() or self.embeds or self.components or self.uploads)
 
 
+ACTION_ROW, BUTTON = 1, 2
+MAX_ROWS, MAX_IN_ROW = 5, 5
+MAX_LABEL, MAX_CUSTOM_ID = 80, 100
+
+
+def check_components(rows: list[JsonObject], path: str) -> None:
+    """Rows of buttons, as far as bots here use components. Source: Discord reference, Component Reference."""
+    where = f"{path}components"
+    if len(rows) > MAX_ROWS:
+        raise errors.invalid_form(where, "BASE_TYPE_BAD_LENGTH", f"Must be between 1 and {MAX_ROWS} in length.")
+    seen: set[str] = set()
+    for row in rows:
+        buttons = row.get("components") or []
+        if row.get("type") != ACTION_ROW or not 1 <= len(buttons) <= MAX_IN_ROW:
+            raise errors.invalid_form(
+                where, "BASE_TYPE_BAD_LENGTH", f"Must be between 1 and {MAX_IN_ROW} in length."
+            )
+        for button in buttons:
+            label, custom_id = str(button.get("label") or ""), str(button.get("custom_id") or "")
+            if button.get("type") != BUTTON or button.get("style") not in (1, 2, 3, 4):
+                raise errors.invalid_form(where, "BASE_TYPE_CHOICES", "This is no button that can be pressed.")
+            if not 1 <= len(label) <= MAX_LABEL or not 1 <= len(custom_id) <= MAX_CUSTOM_ID:
+                raise errors.invalid_form(where, "BASE_TYPE_BAD_LENGTH", "Label or custom_id has a bad length.")
+            if custom_id in seen:
+                raise errors.invalid_form(
+                    where, "COMPONENT_CUSTOM_ID_DUPLICATED", "Component custom id cannot be duplicated"
+                )
+            seen.add(custom_id)
+
+
 class MessageBoard:
     """Every message there is, and the rules for them."""
 
@@ -101,6 +131,7 @@ class MessageBoard:
             )
         if any(len(upload.content) > settings.max_attachment_bytes for upload in uploads):
             raise errors.too_large()
+        check_components(body.get("components") or [], path)
         allowed = body.get("allowed_mentions")
         if allowed is not None:
             check_allowed_mentions(allowed, path)

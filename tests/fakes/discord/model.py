@@ -160,7 +160,7 @@ class Message:
 
 @dataclass
 class Interaction:
-    """A slash command a person used. ``refusals`` counts answers that came too late, twice, or with a dead token."""
+    """A slash command a person used, or a button they pressed. ``refusals`` counts answers that came too late, twice, or with a dead token."""
 
     id: str
     token: str
@@ -177,6 +177,8 @@ class Interaction:
     original_id: str | None = None
     delivered: bool = False
     refusals: int = 0
+    pressed_id: str | None = None
+    """The message whose button was pressed."""
 
 
 @dataclass

@@ -363,6 +363,8 @@ def interaction_event(world: "World", interaction: Interaction) -> JsonObject:
         "entitlement_sku_ids": [],
         "attachment_size_limit": world.settings.max_attachment_bytes,
     }
+    if interaction.pressed_id is not None:
+        event["message"] = message_payload(world, world.messages[interaction.pressed_id])
     if channel.guild_id is None:
         return event | {
             "user": user_payload(person),

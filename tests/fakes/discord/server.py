@@ -275,6 +275,14 @@ class FakeDiscord:
             self.world.user(user), self.world.channel(channel), name, options or {}, registered=registered
         )
 
+    def press(self, user: User | str, message: Message | str, button: str) -> Interaction:
+        """A person presses a button under a message of the bot; ``button`` is its label or its custom_id.
+
+        Raises:
+            LookupError: the message has no such button.
+        """
+        return self.interactions_desk.press(self.world.user(user), self.world.message(message), button)
+
     # -- reading and waiting --------------------------------------------------------------------------------
 
     def message(self, message: Message | str) -> Message:

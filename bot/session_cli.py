@@ -1,0 +1,260 @@
+"""`palaver sessions …`: looking at sessions, and changing them while no daemon runs.
+
+Owns these commands' arguments and words. What a step means is `sessions/lifecycle.py`, when sessions are cleaned up
+`sessions/cleanup.py`; tables and stories are laid out in `story.py`.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from bot import shell
+from bot.shell import NOT_FOUND, USAGE, ConfigOption, JsonOption
+from bot.story import sessions_as_json, sessions_table
+from config.names import SessionId
+from config.settings import SessionSettings
+from sessions import cleanup, contents, lifecycle
+from sessions.database.base import Database, Transaction
+from sessions.errors import IllegalTransition, SessionNotFound
+from sessions.lifecycle import Doer
+from sessions.models import Session
+from sessions.scope import OperatorScope
+
+EVERYTHING = OperatorScope()
+OPERATOR = Doer("operator")
+
+sessions_cli = typer.Typer(help="Look at sessions and change them.", no_args_is_help=True)
+
+IdArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="A session's id, or its end as /sessions shows it.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+
+
+@sessions_cli.command("list")
+def list_all(
+    config: ConfigOption = None,
+    status: Annotated[
+        str | None, typer.Option(help="active, paused, ended, archived; other systems' words work too.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List sessions, the latest active first."""
+    statuses: tuple[Any, ...] = ()
+    if status is not None:
+        word = status.lower()
+        statuses = tuple(lifecycle.SEED_WORDS.get(word, (word,)))
+        if not set(statuses) <= set(lifecycle.TRANSITIONS):
+            known = ", ".join(lifecycle.TRANSITIONS)
+            shell.fail(USAGE, f"sessions list: {status!r} is no status; there are {known}.")
+    loaded = shell.load(config)
+
+    async def work(database: Database) -> list[Session]:
+        return await database.read(
+            lambda tx: lifecycle.list_sessions(tx, EVERYTHING, statuses=statuses, limit=limit)
+        )
+
+    found = shell.finish(shell.beside(loaded, work))
+    typer.echo(sessions_as_json(found) if as_json else sessions_table(found))
+
+
+@sessions_cli.command("show")
+def show(session: IdArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show one session: what it is, what it holds, how it came to stand as it does, and its last exchanges."""
+    loaded = shell.load(config)
+
+    async def work(database: Database) -> Mapping[str, Any] | None:
+        return await database.read(lambda tx: _facts(tx, session))
+
+    facts = shell.finish(shell.beside(loaded, work))
+    if facts is None:
+        _unknown(session)
+    typer.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode() if as_json else _told(facts))
+
+
+@sessions_cli.command("end")
+def end(session: IdArgument, config: ConfigOption = None) -> None:
+    """End a session; what waits for an answer is still answered. The next message begins a new one."""
+    _change(session, config, lambda tx, found, now: lifecycle.end(tx, found, "completed", now, by=OPERATOR))
+
+
+@sessions_cli.command("archive")
+def archive(session: IdArgument, config: ConfigOption = None) -> None:
+    """Put a session away; one that is live is ended first."""
+
+    def step(tx: Transaction, found: Session, now: int) -> Session:
+        if found.status in ("active", "paused"):
+            found = lifecycle.end(tx, found, "completed", now, by=OPERATOR)
+        return lifecycle.archive(tx, found, now, by=OPERATOR)
+
+    _change(session, config, step)
+
+
+@sessions_cli.command("delete")
+def delete(session: IdArgument, config: ConfigOption = None) -> None:
+    """Hide a session from everybody but operators; it is removed for good a day later, and `resume` saves it until then."""
+    _change(session, config, lambda tx, found, now: lifecycle.delete(tx, found, now, by=OPERATOR))
+
+
+@sessions_cli.command("resume")
+def resume(session: IdArgument, config: ConfigOption = None) -> None:
+    """Make a session the live one again; the one that took its place is ended."""
+    _change(session, config, lambda tx, found, now: lifecycle.resume(tx, found, now, by=OPERATOR))
+
+
+@sessions_cli.command("pause")
+def pause(session: IdArgument, config: ConfigOption = None) -> None:
+    """Pause a session: messages are declined, with a word to who wrote, until it is resumed."""
+    _change(session, config, lambda tx, found, now: lifecycle.pause(tx, found, now, by=OPERATOR))
+
+
+@sessions_cli.command("cleanup")
+def clean_up(config: ConfigOption = None, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+    """Expire, archive and remove what is due by the settings, as the daemon does every hour."""
+    loaded = shell.load(config)
+    rules = _rules(loaded.settings.sessions)
+    now = _now()
+
+    async def look(database: Database) -> cleanup.Due:
+        return await database.read(lambda tx: cleanup.due(tx, now, **rules))
+
+    async def work(database: Database) -> cleanup.Due:
+        found = await look(database)
+        while await database.write(lambda tx: cleanup.clean_up(tx, now, **rules)):
+            pass
+        return found
+
+    found = shell.finish(shell.beside(loaded, look) if dry_run else shell.owning(loaded, work))
+    if as_json:
+        typer.echo(orjson.dumps(asdict(found)).decode())
+        return
+    counts = ", ".join(f"{count} {word}" for word, count in asdict(found).items() if count)
+    typer.echo(f"{'Due' if dry_run else 'Done'}: {counts or 'nothing'}.")
+
+
+def _rules(settings: SessionSettings) -> dict[str, Any]:
+    def ms(value: Any) -> int:
+        return int(value.total_seconds() * 1000)
+
+    return {
+        "expire_after_ms": ms(settings.expire_after),
+        "archive_after_ms": ms(settings.archive_after),
+        "delete_after_ms": None if settings.delete_after is None else ms(settings.delete_after),
+    }
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def _find(tx: Transaction, word: str) -> Session | None:
+    """By the whole id, or by the end of it if only one session has it."""
+    try:
+        return lifecycle.find(tx, SessionId(word.upper()), EVERYTHING)
+    except SessionNotFound:
+        if not 6 <= len(word) < 26:
+            return None
+        found = lifecycle.list_sessions(tx, EVERYTHING, id_end=word.upper(), limit=2)
+        return found[0] if len(found) == 1 else None
+
+
+def _change(word: str, config: Any, step: Callable[[Transaction, Session, int], Session]) -> None:
+    loaded = shell.load(config)
+
+    def change(tx: Transaction) -> Session | None:
+        found = _find(tx, word)
+        return None if found is None else step(tx, found, _now())
+
+    async def work(database: Database) -> Session | str | None:
+        try:
+            return await database.write(change)
+        except IllegalTransition as error:
+            return str(error)
+
+    changed = shell.finish(shell.owning(loaded, work))
+    if changed is None:
+        _unknown(word)
+    if isinstance(changed, str):
+        shell.fail(USAGE, f"sessions: {changed}.", "`palaver sessions show` tells how it came there.")
+    typer.echo(f"{changed.id} is {_status(changed.status, changed.end_reason)} now.")
+
+
+def _unknown(word: str) -> None:
+    shell.fail(
+        NOT_FOUND,
+        f"sessions: there is no session {word}.",
+        "`palaver sessions list` lists them; an end must be of six letters or more, and of one session only.",
+    )
+
+
+def _status(status: str, reason: str | None) -> str:
+    return f"{status} ({reason})" if reason else status
+
+
+def _facts(tx: Transaction, word: str) -> dict[str, Any] | None:
+    session = _find(tx, word)
+    if session is None:
+        return None
+    title = contents.titles(tx, [session.id], EVERYTHING).get(session.id)
+    return {
+        **asdict(session),
+        "title": title,
+        "is_title_given": session.title is not None,
+        "variables": contents.variables(tx, session.id, EVERYTHING),
+        "notebooks": contents.links(tx, session.id, EVERYTHING, "notebook"),
+        "integrations": contents.links(tx, session.id, EVERYTHING, "integration"),
+        "tasks": [asdict(task) for task in contents.tasks(tx, session.id, EVERYTHING)],
+        "devices": contents.devices(tx, session.id, EVERYTHING),
+        "events": [asdict(event) for event in lifecycle.events(tx, session.id, EVERYTHING)],
+        "exchanges": [asdict(one) for one in contents.exchanges(tx, session.id, EVERYTHING, limit=10)],
+    }
+
+
+def _told(facts: Mapping[str, Any]) -> str:
+    """A session's facts, for people to read. What was said is in `--json` and in the exports, not on every screen."""
+    of_one = f" of person {facts['person_id']}" if facts["person_id"] else ""
+    lines = [
+        ("session", facts["id"]),
+        ("title", (facts["title"] or "none") + ("" if facts["is_title_given"] else " (of its own)")),
+        ("status", _status(facts["status"], facts["end_reason"])),
+        ("where", f"{facts['account']}, channel {facts['channel']}, per {facts['scope']}{of_one}"),
+        ("persona", facts["persona"]),
+        ("forked from", facts["forked_from"]),
+        (
+            "counted",
+            ", ".join(
+                [
+                    f"{facts['message_count']} messages",
+                    f"{facts['tool_call_count']} tool calls",
+                    f"{facts['error_count']} errors",
+                    f"{facts['input_tokens']} in / {facts['output_tokens']} out tokens",
+                ]
+            ),
+        ),
+        ("task", facts["current_task"]),
+        ("description", facts["description"]),
+        ("variables", ", ".join(facts["variables"])),
+        ("notebooks", ", ".join(facts["notebooks"])),
+        ("integrations", ", ".join(facts["integrations"])),
+        ("devices", ", ".join(facts["devices"])),
+        ("made", _time(facts["created_at"])),
+        *(
+            (
+                "then",
+                f"{_time(event['happened_at'])}  {event['to_status']} ({event['reason']}, by {event['made_by']})",
+            )
+            for event in facts["events"]
+        ),
+        ("last active", _time(facts["last_activity_at"])),
+    ]
+    return "\n".join(f"{word:<13}{text}" for word, text in lines if text)
+
+
+def _time(milliseconds: int) -> str:
+    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"

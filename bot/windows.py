@@ -1,0 +1,199 @@
+"""What the agent of one turn sees: the session's context within its limit, and less of it when the provider says it is too much.
+
+Owns the limit of a turn, the way down when it was not enough, and what the turn teaches for the next: how the provider counts and
+how much its model takes. What fits is chosen in `sessions/context.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+
+import orjson
+
+from bot.agents.base import (
+    AgentContext,
+    ContextAttachment,
+    ContextMessage,
+    ModelAnswer,
+    RecordedStep,
+    ToolOutcome,
+    ToolSpec,
+)
+from config.settings import Settings
+from sessions import context, tokens, window
+from sessions.context import Context, StepText
+from sessions.models import Claim, Message
+
+MOST_NARROWINGS: Final = 3
+"""Times that a turn asks again with less, after the provider found its context too long."""
+
+_NARROWER: Final = 0.6
+_NARROWEST_TOKENS: Final = 64
+_LEAST_COUNTED: Final = 200
+"""Tokens: a report about less says more of what we do not count (names, dates, the template) than of how we count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a turn taught about its session's window."""
+
+    ratio: float | None = None
+    learned_tokens: int | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return self.ratio is None and self.learned_tokens is None
+
+
+class TurnWindow:
+    """The window of one turn."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        claim: Claim,
+        agent: str,
+        language: str,
+        specs: Sequence[ToolSpec],
+        now_ms: int,
+    ) -> None:
+        self._settings = settings
+        self._claim = claim
+        self._agent = agent
+        self._language = language
+        self._now = datetime.fromtimestamp(now_ms / 1000, UTC)
+        self._specs = specs
+        self._narrowings = 0
+        self._first_counted = 0
+        self._first_reported = 0
+        self.limit_tokens = window.limit_of(
+            settings, claim.address.account, claim.address.channel, claim.window, agent
+        )
+        self.seen: Context | None = None
+
+    def context(self, steps: Sequence[RecordedStep]) -> AgentContext:
+        """What the agent gets, with the steps that the turn has already taken."""
+        self.seen = seen = self._compose(steps, self.limit_tokens)
+        claim = self._claim
+        persona = self._settings.personas.get(claim.persona) if claim.persona else None
+        messages = [_context_message(message, is_shared=claim.is_shared) for message in seen.messages]
+        if seen.notes:
+            messages.insert(0, ContextMessage("user", seen.notes))
+        return AgentContext(
+            turn_id=claim.turn_id,
+            session_id=claim.session_id,
+            instructions=seen.instructions,
+            messages=messages,
+            steps=tuple(_with_text(step, text) for step, text in zip(steps, seen.steps, strict=True)),
+            person_name=claim.person_name,
+            language=self._language,
+            now=self._now,
+            model=persona.model if persona else None,
+            temperature=persona.temperature if persona else None,
+        )
+
+    def shortened(self, outcome: ToolOutcome) -> ToolOutcome:
+        """A tool's result as the model reads it: half of the window at most. What is recorded stays whole."""
+        room = self.limit_tokens // 2
+        if len(outcome.content) <= room and outcome.content.isascii():
+            return outcome  # a token is at least a byte
+        return replace(outcome, content=tokens.cut(outcome.content, int(room / self._claim.window.ratio)))
+
+    def narrow(self, steps: Sequence[RecordedStep]) -> bool:
+        """Go down the ladder after a refusal. False if there is nothing left to give up: then the turn has failed."""
+        if self.seen is None or self._narrowings >= MOST_NARROWINGS:
+            return False
+        before = self._compose(steps, self.limit_tokens).parts.total
+        limit = int(min(self.limit_tokens, before) * _NARROWER)
+        if limit < _NARROWEST_TOKENS or self._compose(steps, limit).parts.total >= before:
+            return False
+        self._narrowings += 1
+        self.limit_tokens = limit
+        return True
+
+    def note_usage(self, answer: ModelAnswer) -> None:
+        """The provider's count of the first request, which is all context that we counted."""
+        if self._first_reported or self.seen is None or not answer.usage.input_tokens:
+            return
+        self._first_reported = answer.usage.input_tokens
+        parts = self.seen.parts
+        self._first_counted = round(parts.total / self._claim.window.ratio) + self._spec_tokens()
+
+    @property
+    def lesson(self) -> Lesson:
+        """To be kept with the result of a turn that got its answer."""
+        ratio = (
+            window.corrected(self._claim.window.ratio, self._first_counted, self._first_reported)
+            if self._first_counted >= _LEAST_COUNTED
+            else None
+        )
+        return Lesson(ratio, self.limit_tokens if self._narrowings else None)
+
+    @property
+    def is_message_cut(self) -> bool:
+        return self.seen is not None and self.seen.is_cut
+
+    def is_summary_due(self, answer: str | None) -> bool:
+        """Whether older messages may have to be summarised once this turn has ended; the store says so for sure."""
+        if self.seen is None or self._settings.agent.summaries == "off":
+            return False
+        said = len(self._claim.messages) + (answer is not None)
+        if said >= self._settings.agent.context_messages:
+            return True
+        if said < context.FEWEST_TO_SUMMARISE:
+            return False
+        parts = self.seen.parts
+        total = parts.instructions + parts.summaries + parts.messages
+        total += round((tokens.count(answer) if answer else 0) * self._claim.window.ratio)
+        return self.seen.left_out > 0 or total >= context.DUE_SHARE * parts.limit
+
+    def _compose(self, steps: Sequence[RecordedStep], limit_tokens: int) -> Context:
+        claim = self._claim
+        return context.compose(
+            claim.messages,
+            claim.summaries,
+            instructions=window.instructions_of(self._settings, claim.persona),
+            limit_tokens=limit_tokens,
+            ratio=claim.window.ratio,
+            steps=[_step_text(step) for step in steps],
+        )
+
+    def _spec_tokens(self) -> int:
+        return sum(
+            tokens.count_often(
+                f"{spec.name} {spec.description} {orjson.dumps(dict(spec.parameters)).decode()}"
+            )
+            for spec in self._specs
+        )
+
+
+def _step_text(step: RecordedStep) -> StepText:
+    if isinstance(step, ToolOutcome):
+        return StepText(step.content, is_tool_output=True)
+    calls = "".join(
+        f" {request.name} {orjson.dumps(dict(request.arguments), default=str).decode()}"
+        for request in step.tool_requests
+    )
+    return StepText(step.text + calls, is_tool_output=False)
+
+
+def _with_text(step: RecordedStep, text: str) -> RecordedStep:
+    return replace(step, content=text) if isinstance(step, ToolOutcome) else step
+
+
+def _context_message(message: Message, *, is_shared: bool) -> ContextMessage:
+    return ContextMessage(
+        role=message.role,
+        content=message.content,
+        name=message.author if is_shared and message.role == "user" else None,
+        attachments=tuple(
+            ContextAttachment(
+                attachment["kind"],
+                attachment.get("name"),
+                attachment.get("media_type"),
+                attachment.get("size_bytes"),
+            )
+            for attachment in message.attachments
+        ),
+    )

@@ -1,0 +1,259 @@
+-- No id of its own: facts are added at the end, and taken away from the front.
+CREATE TABLE statistics_changes (
+    platform TEXT NOT NULL,
+    persona TEXT NOT NULL,
+    person_id TEXT NOT NULL,
+    hour BIGINT,
+    messages BIGINT NOT NULL DEFAULT 0,
+    tool_calls BIGINT NOT NULL DEFAULT 0,
+    input_tokens BIGINT NOT NULL DEFAULT 0,
+    output_tokens BIGINT NOT NULL DEFAULT 0,
+    duration_ms BIGINT NOT NULL DEFAULT 0,
+    fact TEXT,
+    word TEXT,
+    bucket BIGINT NOT NULL DEFAULT 0,
+    amount BIGINT NOT NULL DEFAULT 0
+);
+
+-- Buckets of response times: each begins a tenth above the one before, so a percentile is exact to within a tenth.
+CREATE TABLE statistics_buckets (lower_ms INTEGER PRIMARY KEY);
+INSERT INTO statistics_buckets (lower_ms) VALUES
+    (0), (1), (2), (3), (4), (5), (6), (7), (8), (9), (10), (11),
+    (12), (13), (14), (15), (16), (18), (20), (22), (24), (26), (29), (32),
+    (35), (38), (42), (46), (51), (56), (62), (68), (75), (82), (90), (99),
+    (109), (120), (132), (145), (160), (176), (194), (213), (234), (257), (283), (311),
+    (342), (376), (414), (455), (501), (551), (606), (667), (734), (807), (888), (977),
+    (1075), (1182), (1300), (1430), (1573), (1730), (1903), (2093), (2302), (2532), (2785), (3064),
+    (3370), (3707), (4078), (4486), (4935), (5428), (5971), (6568), (7225), (7948), (8743), (9617),
+    (10579), (11637), (12801), (14081), (15489), (17038), (18742), (20616), (22678), (24946), (27441), (30185),
+    (33204), (36524), (40176), (44194), (48613), (53474), (58821), (64703), (71173), (78290), (86119), (94731),
+    (104204), (114624), (126086), (138695), (152564), (167820), (184602), (203062), (223368), (245705), (270276), (297304),
+    (327034), (359737), (395711), (435282), (478810), (526691), (579360), (637296), (701026), (771129), (848242), (933066),
+    (1026373), (1129010), (1241911), (1366102), (1502712), (1652983), (1818281), (2000109), (2200120), (2420132), (2662145), (2928360),
+    (3221196), (3543316), (3897648), (4287413), (4716154), (5187769), (5706546), (6277201), (6904921), (7595413), (8354954), (9190449),
+    (10109494), (11120443), (12232487), (13455736), (14801310), (16281441), (17909585), (19700544), (21670598), (23837658), (26221424), (28843566),
+    (31727923), (34900715), (38390786), (42229865), (46452852), (51098137), (56207951), (61828746), (68011621), (74812783), (82294061), (90523467),
+    (99575814), (109533395), (120486735), (132535409), (145788950), (160367845), (176404630), (194045093), (213449602), (234794562), (258274018), (284101420),
+    (312511562), (343762718), (378138990), (415952889), (457548178), (503302996), (553633296), (608996626);
+
+-- Sessions: new, counted on, in another status, become another's or deleted, removed.
+CREATE TRIGGER statistics_session_inserted AFTER INSERT ON sessions
+WHEN (NEW.end_reason IS NULL OR NEW.end_reason <> 'deleted')
+BEGIN
+    INSERT INTO statistics_changes (platform, persona, person_id, hour, messages, tool_calls, input_tokens, output_tokens, duration_ms,
+        fact, word, amount)
+    VALUES (NEW.platform, COALESCE(NEW.persona, ''), COALESCE(NEW.person_id, ''),
+        CASE WHEN NEW.message_count > 0 THEN NEW.created_at - NEW.created_at % 3600000 END, NEW.message_count,
+        NEW.tool_call_count, NEW.input_tokens, NEW.output_tokens, NEW.last_activity_at - NEW.created_at,
+        'sessions', NEW.status, 1);
+END;
+
+CREATE TRIGGER statistics_session_counted AFTER UPDATE
+    OF message_count, tool_call_count, input_tokens, output_tokens, last_activity_at ON sessions
+WHEN (NEW.message_count <> OLD.message_count OR NEW.tool_call_count <> OLD.tool_call_count
+    OR NEW.last_activity_at <> OLD.last_activity_at OR NEW.input_tokens <> OLD.input_tokens
+    OR NEW.output_tokens <> OLD.output_tokens)
+    AND OLD.platform = NEW.platform AND COALESCE(OLD.persona, '') = COALESCE(NEW.persona, '')
+    AND COALESCE(OLD.person_id, '') = COALESCE(NEW.person_id, '')
+    AND (OLD.end_reason IS NULL OR OLD.end_reason <> 'deleted') AND (NEW.end_reason IS NULL OR NEW.end_reason <> 'deleted')
+BEGIN
+    INSERT INTO statistics_changes (platform, persona, person_id, hour, messages, tool_calls, input_tokens, output_tokens, duration_ms)
+    VALUES (NEW.platform, COALESCE(NEW.persona, ''), COALESCE(NEW.person_id, ''),
+        CASE WHEN NEW.message_count > OLD.message_count THEN NEW.last_activity_at - NEW.last_activity_at % 3600000 END,
+        NEW.message_count - OLD.message_count, NEW.tool_call_count - OLD.tool_call_count,
+        NEW.input_tokens - OLD.input_tokens, NEW.output_tokens - OLD.output_tokens,
+        (NEW.last_activity_at - NEW.created_at) - (OLD.last_activity_at - OLD.created_at));
+END;
+
+CREATE TRIGGER statistics_session_turned AFTER UPDATE OF status ON sessions
+WHEN OLD.status <> NEW.status AND OLD.platform = NEW.platform AND COALESCE(OLD.persona, '') = COALESCE(NEW.persona, '')
+    AND COALESCE(OLD.person_id, '') = COALESCE(NEW.person_id, '')
+    AND (OLD.end_reason IS NULL OR OLD.end_reason <> 'deleted') AND (NEW.end_reason IS NULL OR NEW.end_reason <> 'deleted')
+BEGIN
+    INSERT INTO statistics_changes (platform, persona, person_id, fact, word, amount)
+    VALUES (OLD.platform, COALESCE(OLD.persona, ''), COALESCE(OLD.person_id, ''), 'sessions', OLD.status, -1);
+    INSERT INTO statistics_changes (platform, persona, person_id, fact, word, amount)
+    VALUES (NEW.platform, COALESCE(NEW.persona, ''), COALESCE(NEW.person_id, ''), 'sessions', NEW.status, 1);
+END;
+
+CREATE TRIGGER statistics_session_moved AFTER UPDATE OF platform, persona, person_id, end_reason ON sessions
+WHEN OLD.platform <> NEW.platform OR COALESCE(OLD.persona, '') <> COALESCE(NEW.persona, '')
+    OR COALESCE(OLD.person_id, '') <> COALESCE(NEW.person_id, '')
+    OR (COALESCE(OLD.end_reason, '') = 'deleted') <> (COALESCE(NEW.end_reason, '') = 'deleted')
+BEGIN
+    INSERT INTO statistics_changes (platform, persona, person_id, messages, tool_calls, input_tokens, output_tokens, duration_ms,
+        fact, word, amount)
+    SELECT OLD.platform, COALESCE(OLD.persona, ''), COALESCE(OLD.person_id, ''), -OLD.message_count,
+        -OLD.tool_call_count, -OLD.input_tokens,
+        -OLD.output_tokens, -(OLD.last_activity_at - OLD.created_at), 'sessions', OLD.status, -1
+    WHERE (OLD.end_reason IS NULL OR OLD.end_reason <> 'deleted');
+    INSERT INTO statistics_changes (platform, persona, person_id, fact, word, bucket, amount)
+    SELECT OLD.platform, COALESCE(OLD.persona, ''), COALESCE(OLD.person_id, ''), 'turns', t.status,
+        COALESCE((SELECT MAX(lower_ms) FROM statistics_buckets WHERE lower_ms <= t.finished_at - t.queued_at), -1), -COUNT(*)
+    FROM turns t WHERE t.session_id = OLD.id AND t.status NOT IN ('queued', 'running') AND (OLD.end_reason IS NULL
+        OR OLD.end_reason <> 'deleted') GROUP BY 5, 6;
+    INSERT INTO statistics_changes (platform, persona, person_id, fact, word, amount)
+    SELECT OLD.platform, COALESCE(OLD.persona, ''), COALESCE(OLD.person_id, ''), 'errors', e.kind, -COUNT(*)
+    FROM errors e WHERE e.session_id = OLD.id AND (OLD.end_reason IS NULL OR OLD.end_reason <> 'deleted') GROUP BY 5;
+    INSERT INTO statistics_changes (platform, persona, person_id, fact, word, amount)
+    SELECT OLD.platform, COALESCE(OLD.persona, ''), COALESCE(OLD.person_id, ''), 'errors', 'tool', -COUNT(*)
+    FROM tool_calls c WHERE c.session_id = OLD.id AND c.outcome = 'error' AND (OLD.end_reason IS NULL
+        OR OLD.end_reason <> 'deleted') HAVING COUNT(*) > 0;
+    INSERT INTO statistics_changes (platform, persona, person_id, messages, tool_calls, input_tokens, output_tokens, duration_ms,
+        fact, word, amount)
+    SELECT NEW.platform, COALESCE(NEW.persona, ''), COALESCE(NEW.person_id, ''), NEW.message_count,
+        NEW.tool_call_count, NEW.input_tokens,
+        NEW.output_tokens, (NEW.last_activity_at - NEW.created_at), 'sessions', NEW.status, 1
+    WHERE (NEW.end_reason IS NULL OR NEW.end_reason <> 'deleted');
+    INSERT INTO statistics_changes (platform, persona, person_id, fact, word, bucket, amount)
+    SELECT NEW.platform, COALESCE(NEW.persona, ''), COALESCE(NEW.person_id, ''), 'turns', t.status,
+        COALESCE((SELECT MAX(lower_ms) FROM statistics_buckets WHERE lower_ms <= t.finished_at - t.queued_at), -1), COUNT(*)
+    FROM turns t WHERE t.session_id = NEW.id AND t.status NOT IN ('queued', 'running') AND (NEW.end_reason IS NULL
+        OR NEW.end_reason <> 'deleted') GROUP BY 5, 6;
+    INSERT INTO statistics_changes (platform, persona, person_id, fact, word, amount)
+    SELECT NEW.platform, COALESCE(NEW.persona, ''), COALESCE(NEW.person_id, ''), 'errors', e.kind, COUNT(*)
+    FROM errors e WHERE e.session_id = NEW.id AND (NEW.end_reason IS NULL OR NEW.end_reason <> 'deleted') GROUP BY 5;
+    INSERT INTO statistics_changes (platform, persona, person_id, fact, word, amount)
+    SELECT NEW.platform, COALESCE(NEW.persona, ''), COALESCE(NEW.person_id, ''), 'errors', 'tool', COUNT(*)
+    FROM tool_calls c WHERE c.session_id = NEW.id AND c.outcome = 'error' AND (NEW.end_reason IS NULL
+        OR NEW.end_reason <> 'deleted') HAVING COUNT(*) > 0;
+END;
+
+CREATE TRIGGER statistics_session_deleted BEFORE DELETE ON sessions
+BEGIN
+    INSERT INTO statistics_changes (platform, persona, person_id, messages, tool_calls, input_tokens, output_tokens, duration_ms,
+        fact, word, amount)
+    SELECT OLD.platform, COALESCE(OLD.persona, ''), COALESCE(OLD.person_id, ''), -OLD.message_count,
+        -OLD.tool_call_count, -OLD.input_tokens,
+        -OLD.output_tokens, -(OLD.last_activity_at - OLD.created_at), 'sessions', OLD.status, -1
+    WHERE (OLD.end_reason IS NULL OR OLD.end_reason <> 'deleted');
+    INSERT INTO statistics_changes (platform, persona, person_id, fact, word, bucket, amount)
+    SELECT OLD.platform, COALESCE(OLD.persona, ''), COALESCE(OLD.person_id, ''), 'turns', t.status,
+        COALESCE((SELECT MAX(lower_ms) FROM statistics_buckets WHERE lower_ms <= t.finished_at - t.queued_at), -1), -COUNT(*)
+    FROM turns t WHERE t.session_id = OLD.id AND t.status NOT IN ('queued', 'running') AND (OLD.end_reason IS NULL
+        OR OLD.end_reason <> 'deleted') GROUP BY 5, 6;
+    INSERT INTO statistics_changes (platform, persona, person_id, fact, word, amount)
+    SELECT OLD.platform, COALESCE(OLD.persona, ''), COALESCE(OLD.person_id, ''), 'errors', e.kind, -COUNT(*)
+    FROM errors e WHERE e.session_id = OLD.id AND (OLD.end_reason IS NULL OR OLD.end_reason <> 'deleted') GROUP BY 5;
+    INSERT INTO statistics_changes (platform, persona, person_id, fact, word, amount)
+    SELECT OLD.platform, COALESCE(OLD.persona, ''), COALESCE(OLD.person_id, ''), 'errors', 'tool', -COUNT(*)
+    FROM tool_calls c WHERE c.session_id = OLD.id AND c.outcome = 'error' AND (OLD.end_reason IS NULL
+        OR OLD.end_reason <> 'deleted') HAVING COUNT(*) > 0;
+END;
+
+-- Turns that end. Those that wait or run are counted when somebody asks.
+CREATE TRIGGER statistics_turn_inserted AFTER INSERT ON turns
+WHEN NEW.status NOT IN ('queued', 'running')
+BEGIN
+    INSERT INTO statistics_changes (platform, persona, person_id, fact, word, bucket, amount)
+    SELECT s.platform, COALESCE(s.persona, ''), COALESCE(s.person_id, ''), 'turns', NEW.status,
+        COALESCE((SELECT MAX(lower_ms) FROM statistics_buckets WHERE lower_ms <= NEW.finished_at - NEW.queued_at), -1), 1
+    FROM sessions s WHERE s.id = NEW.session_id AND (s.end_reason IS NULL OR s.end_reason <> 'deleted')
+        AND NEW.status NOT IN ('queued', 'running');
+END;
+
+CREATE TRIGGER statistics_turn_ended AFTER UPDATE OF status ON turns
+WHEN OLD.status IN ('queued', 'running') AND NEW.status NOT IN ('queued', 'running')
+BEGIN
+    INSERT INTO statistics_changes (platform, persona, person_id, fact, word, bucket, amount)
+    SELECT s.platform, COALESCE(s.persona, ''), COALESCE(s.person_id, ''), 'turns', NEW.status,
+        COALESCE((SELECT MAX(lower_ms) FROM statistics_buckets WHERE lower_ms <= NEW.finished_at - NEW.queued_at), -1), 1
+    FROM sessions s WHERE s.id = NEW.session_id AND (s.end_reason IS NULL OR s.end_reason <> 'deleted')
+        AND NEW.status NOT IN ('queued', 'running');
+END;
+
+CREATE TRIGGER statistics_turn_corrected AFTER UPDATE OF status, queued_at, finished_at ON turns
+WHEN OLD.status NOT IN ('queued', 'running')
+BEGIN
+    INSERT INTO statistics_changes (platform, persona, person_id, fact, word, bucket, amount)
+    SELECT s.platform, COALESCE(s.persona, ''), COALESCE(s.person_id, ''), 'turns', OLD.status,
+        COALESCE((SELECT MAX(lower_ms) FROM statistics_buckets WHERE lower_ms <= OLD.finished_at - OLD.queued_at), -1), -1
+    FROM sessions s WHERE s.id = OLD.session_id AND (s.end_reason IS NULL OR s.end_reason <> 'deleted')
+        AND OLD.status NOT IN ('queued', 'running');
+    INSERT INTO statistics_changes (platform, persona, person_id, fact, word, bucket, amount)
+    SELECT s.platform, COALESCE(s.persona, ''), COALESCE(s.person_id, ''), 'turns', NEW.status,
+        COALESCE((SELECT MAX(lower_ms) FROM statistics_buckets WHERE lower_ms <= NEW.finished_at - NEW.queued_at), -1), 1
+    FROM sessions s WHERE s.id = NEW.session_id AND (s.end_reason IS NULL OR s.end_reason <> 'deleted')
+        AND NEW.status NOT IN ('queued', 'running');
+END;
+
+CREATE TRIGGER statistics_turn_deleted AFTER DELETE ON turns
+WHEN OLD.status NOT IN ('queued', 'running')
+BEGIN
+    INSERT INTO statistics_changes (platform, persona, person_id, fact, word, bucket, amount)
+    SELECT s.platform, COALESCE(s.persona, ''), COALESCE(s.person_id, ''), 'turns', OLD.status,
+        COALESCE((SELECT MAX(lower_ms) FROM statistics_buckets WHERE lower_ms <= OLD.finished_at - OLD.queued_at), -1), -1
+    FROM sessions s WHERE s.id = OLD.session_id AND (s.end_reason IS NULL OR s.end_reason <> 'deleted')
+        AND OLD.status NOT IN ('queued', 'running');
+END;
+
+-- What went wrong.
+CREATE TRIGGER statistics_error_inserted AFTER INSERT ON errors
+BEGIN
+    INSERT INTO statistics_changes (platform, persona, person_id, fact, word, amount)
+    SELECT s.platform, COALESCE(s.persona, ''), COALESCE(s.person_id, ''), 'errors', NEW.kind, 1
+    FROM sessions s WHERE s.id = NEW.session_id AND (s.end_reason IS NULL OR s.end_reason <> 'deleted');
+    INSERT INTO statistics_changes (platform, persona, person_id, fact, word, amount)
+    SELECT '', '', '', 'errors', NEW.kind, 1 WHERE NEW.session_id IS NULL;
+END;
+
+CREATE TRIGGER statistics_error_deleted AFTER DELETE ON errors
+BEGIN
+    INSERT INTO statistics_changes (platform, persona, person_id, fact, word, amount)
+    SELECT s.platform, COALESCE(s.persona, ''), COALESCE(s.person_id, ''), 'errors', OLD.kind, -1
+    FROM sessions s WHERE s.id = OLD.session_id AND (s.end_reason IS NULL OR s.end_reason <> 'deleted');
+    INSERT INTO statistics_changes (platform, persona, person_id, fact, word, amount)
+    SELECT '', '', '', 'errors', OLD.kind, -1 WHERE OLD.session_id IS NULL;
+END;
+
+CREATE TRIGGER statistics_tool_failed AFTER INSERT ON tool_calls
+WHEN NEW.outcome = 'error'
+BEGIN
+    INSERT INTO statistics_changes (platform, persona, person_id, fact, word, amount)
+    SELECT s.platform, COALESCE(s.persona, ''), COALESCE(s.person_id, ''), 'errors', 'tool', 1
+    FROM sessions s WHERE s.id = NEW.session_id AND (s.end_reason IS NULL OR s.end_reason <> 'deleted');
+END;
+
+CREATE TRIGGER statistics_tool_deleted AFTER DELETE ON tool_calls
+WHEN OLD.outcome = 'error'
+BEGIN
+    INSERT INTO statistics_changes (platform, persona, person_id, fact, word, amount)
+    SELECT s.platform, COALESCE(s.persona, ''), COALESCE(s.person_id, ''), 'errors', 'tool', -1
+    FROM sessions s WHERE s.id = OLD.session_id AND (s.end_reason IS NULL OR s.end_reason <> 'deleted');
+END;
+
+-- What there is already.
+INSERT INTO statistics_changes (platform, persona, person_id, messages, tool_calls, input_tokens, output_tokens, duration_ms, fact, word, amount)
+SELECT s.platform, COALESCE(s.persona, ''), COALESCE(s.person_id, ''), SUM(s.message_count), SUM(s.tool_call_count),
+    SUM(s.input_tokens),
+    SUM(s.output_tokens), SUM(s.last_activity_at - s.created_at), 'sessions', s.status, COUNT(*)
+FROM sessions s WHERE (s.end_reason IS NULL OR s.end_reason <> 'deleted')
+    GROUP BY s.platform, COALESCE(s.persona, ''), COALESCE(s.person_id, ''), s.status;
+INSERT INTO statistics_changes (platform, persona, person_id, fact, word, bucket, amount)
+SELECT s.platform, COALESCE(s.persona, ''), COALESCE(s.person_id, ''), 'turns', t.status,
+    COALESCE((SELECT MAX(lower_ms) FROM statistics_buckets WHERE lower_ms <= t.finished_at - t.queued_at), -1), COUNT(*)
+FROM turns t JOIN sessions s ON s.id = t.session_id
+WHERE t.status NOT IN ('queued', 'running') AND (s.end_reason IS NULL OR s.end_reason <> 'deleted') GROUP BY 1, 2, 3, 5, 6;
+INSERT INTO statistics_changes (platform, persona, person_id, fact, word, amount)
+SELECT COALESCE(s.platform, ''), COALESCE(s.persona, ''), COALESCE(s.person_id, ''), 'errors', e.kind, COUNT(*)
+FROM errors e LEFT JOIN sessions s ON s.id = e.session_id
+WHERE e.session_id IS NULL OR (s.id IS NOT NULL AND (s.end_reason IS NULL OR s.end_reason <> 'deleted')) GROUP BY 1, 2, 3, 5;
+INSERT INTO statistics_changes (platform, persona, person_id, fact, word, amount)
+SELECT s.platform, COALESCE(s.persona, ''), COALESCE(s.person_id, ''), 'errors', 'tool', COUNT(*)
+FROM tool_calls c JOIN sessions s ON s.id = c.session_id
+WHERE c.outcome = 'error' AND (s.end_reason IS NULL OR s.end_reason <> 'deleted') GROUP BY 1, 2, 3;
+INSERT INTO statistics_hours (dimension, subject, hour, messages)
+SELECT 'all', '', m.created_at - m.created_at % 3600000, COUNT(*)
+FROM messages m WHERE m.created_at > (SELECT MAX(last_activity_at) FROM sessions) - 1296000000 GROUP BY 3;
+INSERT INTO statistics_hours (dimension, subject, hour, messages)
+SELECT 'platform', s.platform, m.created_at - m.created_at % 3600000, COUNT(*)
+FROM messages m JOIN sessions s ON s.id = m.session_id
+WHERE m.created_at > (SELECT MAX(last_activity_at) FROM sessions) - 1296000000 GROUP BY 2, 3;
+INSERT INTO statistics_hours (dimension, subject, hour, messages)
+SELECT 'persona', COALESCE(s.persona, ''), m.created_at - m.created_at % 3600000, COUNT(*)
+FROM messages m JOIN sessions s ON s.id = m.session_id
+WHERE m.created_at > (SELECT MAX(last_activity_at) FROM sessions) - 1296000000 GROUP BY 2, 3;
+INSERT INTO statistics_hours (dimension, subject, hour, messages)
+SELECT 'person', s.person_id, m.created_at - m.created_at % 3600000, COUNT(*)
+FROM messages m JOIN sessions s ON s.id = m.session_id
+WHERE s.person_id IS NOT NULL AND m.created_at > (SELECT MAX(last_activity_at) FROM sessions) - 1296000000 GROUP BY 2, 3;

@@ -1,0 +1,452 @@
+"""PostgreSQL behind the `Database` port: the same plain functions in worker threads, for several nodes on one database.
+
+Owns order, transactions and second tries. Connections are `postgres_connections.py`, what an error means is `postgres_errors.py`.
+
+Order. A node's writes go through lanes. Those of one lane take effect in the order of the calls; what queued up while the
+last commit ran shares the next one. Lanes run beside one another, each on a connection of its own, as far as there are writers.
+A caller that names none is in the one common lane: its writes are ordered as on SQLite.
+
+Races. Other nodes write at the same time, under READ COMMITTED, with row locks where a decision hangs on a row
+(`base.row_lock`). A transaction that lost a race (a unique key, a deadlock, a serialization failure, `LostRace`) is run again
+whole, which is why work must have no effect but on its transaction: first all of a batch together, then each operation in a
+savepoint, then each alone.
+
+Outcome. A connection lost before COMMIT was sent: nothing is stored, and it is run once more on a new one. Lost while the COMMIT
+was under way: nobody can know, and `StoreUnavailable` says that it may have been stored. So every caller's operation must be
+safe to repeat:
+- taking in a message: the inbox's unique key answers "duplicate" the second time. If the first was stored, nobody was told of
+  its turn, which may even have been claimed with it: like the turns of a process that died, it is found by whoever looks at
+  the rows. A command shares the transaction of its inbox row, so it is done once, too; its reply waits in the outbox.
+- claiming a turn: the claim may stand without a holder, as after a crash; the next claim's epoch fences whoever comes late.
+- a step: its number is the key. A repeated tool call must not count twice: see `inbox.record_step`.
+- finishing a turn: the second try finds the turn ended and gets `StaleClaim`. Nothing is lost by dropping it: the answer and
+  its chunks are stored, and the sender finds them when it next looks.
+- queueing chunks, what became of a send, begin, holds, cursors, watermarks, roles, variables: they set, so twice is once.
+- an edit: its own dedupe id. Quarantine: may be kept twice, which an operator sees.
+- pause, resume, end, archive: the second try is an illegal transition, and says what the session is now.
+"""
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import Any, Final, Literal, Self, TypeVar
+
+import psycopg
+import structlog
+
+from sessions.database import migrate
+from sessions.database.base import Parameters, Row, Seal, Transaction
+from sessions.database.parameters import in_order, numbered
+from sessions.database.postgres_connections import Connections, Limits
+from sessions.database.postgres_errors import is_connection_lost, is_plan_outdated, is_race, translated
+from sessions.errors import StoreCorrupt, StoreUnavailable
+from sessions.sealing import PLAIN, opener
+from sessions.sealing import begin as begin_seal
+from sessions.sealing import find as find_seal
+
+T = TypeVar("T")
+
+LARGEST_BATCH: Final = 100
+MOST_TRIES: Final = 6
+_FIRST_PAUSE_S: Final = 0.01
+_MIGRATION_LOCK: Final = 0x50414C56  # "PALV": one node at a time brings the schema up to date
+
+log = structlog.get_logger()
+
+
+class PostgresTransaction:
+    """`Transaction` over a connection that is in one."""
+
+    dialect: Literal["postgresql"] = "postgresql"
+
+    def __init__(self, connection: psycopg.Connection[Any], seal: Seal = PLAIN) -> None:
+        self._connection = connection
+        self.seal = seal
+        self._open: Callable[[Row], Row] | None = None if seal is PLAIN else opener(seal)
+
+    def execute(self, sql: str, parameters: Parameters = {}) -> int:
+        return self._run(sql, parameters).rowcount
+
+    def row(self, sql: str, parameters: Parameters = {}) -> Row | None:
+        row: Row | None = self._run(sql, parameters).fetchone()
+        return row if row is None or self._open is None else self._open(row)
+
+    def rows(self, sql: str, parameters: Parameters = {}) -> list[Row]:
+        rows = self._run(sql, parameters).fetchall()
+        return rows if self._open is None else [self._open(row) for row in rows]
+
+    def execute_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
+        if not parameters:
+            return
+        statement, names = numbered(sql)
+        with self._connection.pipeline():
+            for one in parameters:
+                self._connection.execute(statement, in_order(names, one))
+
+    def _run(self, sql: str, parameters: Parameters) -> psycopg.Cursor[Any]:
+        statement, names = numbered(sql)
+        return self._connection.execute(statement, in_order(names, parameters) if names else None)
+
+
+class _Operation:
+    """A queued write and the future of its caller."""
+
+    __slots__ = ("error", "future", "result", "work")
+
+    def __init__(self, work: Callable[[Transaction], Any], future: asyncio.Future[Any]) -> None:
+        self.work = work
+        self.future = future
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class _OutcomeUnknown(Exception):
+    """The connection was lost while a COMMIT was under way."""
+
+
+class PostgresDatabase:
+    """The store of several nodes. Make it with `await PostgresDatabase.open(url)`."""
+
+    dialect: Literal["postgresql"] = "postgresql"
+
+    def __init__(self, connections: Connections, *, writers: int, readers: int) -> None:
+        self.where = connections.where
+        self.seal: Seal = PLAIN
+        self._connections = connections
+        self._writers = ThreadPoolExecutor(writers, thread_name_prefix="postgres-writer")
+        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="postgres-reader")
+        self._lanes: dict[str, deque[_Operation]] = {}
+        self._flushers: set[asyncio.Task[None]] = set()
+        self._closing: asyncio.Task[None] | None = None
+        self._counter = Lock()
+        self.commits = 0
+        self.after_commit: Callable[[int], None] | None = None
+        """Called in a writer's thread with the number of each commit, right after it; fault tests die there."""
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        *,
+        writers: int = 4,
+        readers: int = 4,
+        limits: Limits | None = None,
+        keys: Sequence[str] = (),
+        now: Callable[[], int] = lambda: int(time.time() * 1000),
+    ) -> Self:
+        """Connect and bring the schema up to date, while other nodes may be doing the same; with keys, encrypt what is written.
+
+        Raises: StoreUnavailable (also for keys that do not fit), StoreCorrupt (tables of another program), SchemaTooNew.
+        """
+        return await cls._opened(
+            url, writers, readers, limits, lambda database: database._prepare(now(), keys)
+        )
+
+    @classmethod
+    async def open_beside(cls, url: str, *, limits: Limits | None = None, keys: Sequence[str] = ()) -> Self:
+        """Open for a command beside the daemons: the schema stays as it is.
+
+        Raises: StoreUnavailable (also for an older schema, and keys that do not fit), SchemaTooNew.
+        """
+        return await cls._opened(url, 1, 1, limits, lambda database: database._look(keys))
+
+    @classmethod
+    async def _opened(
+        cls, url: str, writers: int, readers: int, limits: Limits | None, prepare: Callable[[Self], None]
+    ) -> Self:
+        database = cls(Connections(url, limits or Limits()), writers=writers, readers=readers)
+        try:
+            await database._in_thread(database._writers, lambda: prepare(database))
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
+    async def write(self, work: Callable[[Transaction], T], *, lane: str = "") -> T:
+        """Run `work` and return its result once it is durable. Writes of one lane take effect in the order of the calls."""
+        self._check_open()
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        operation = _Operation(work, future)
+        if lane in self._lanes:
+            self._lanes[lane].append(operation)
+        else:
+            self._lanes[lane] = deque([operation])
+            flusher = asyncio.create_task(self._flush(lane), name=f"postgres-lane-{lane}")
+            self._flushers.add(flusher)
+            flusher.add_done_callback(self._flushers.discard)
+        return await future
+
+    async def read(self, work: Callable[[Transaction], T]) -> T:
+        self._check_open()
+        return await self._in_thread(self._readers, lambda: self._read(work))
+
+    async def wipe(self, *, whole: bool = False) -> bool:
+        """Give removed rows' space back for reuse; the server overwrites it in its own time. `whole` writes the tables anew."""
+        self._check_open()
+
+        def run() -> bool:
+            with self._connections.lent() as connection:
+                connection.execute("SET statement_timeout = 0")
+                try:
+                    connection.execute("VACUUM (FULL)" if whole else "VACUUM")
+                finally:
+                    connection.execute("RESET statement_timeout")
+            return True
+
+        return await self._in_thread(self._writers, run)
+
+    def free_bytes(self) -> int | None:
+        """None: the disk is the server's, and it says so itself when it is full."""
+        return None
+
+    async def close(self) -> None:
+        """Finish what is queued, then let go of the server. Safe to call twice."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        while self._flushers:
+            await asyncio.wait(list(self._flushers))
+        await asyncio.to_thread(self._writers.shutdown)
+        await asyncio.to_thread(self._readers.shutdown)
+        await asyncio.to_thread(self._connections.close)
+
+    def _check_open(self) -> None:
+        if self._closing is not None:
+            raise StoreUnavailable("the database is closed")
+
+    async def _in_thread(self, executor: ThreadPoolExecutor, function: Callable[[], T]) -> T:
+        """Run a function in a thread of the executor; its caller may go away meanwhile."""
+        outcome = await asyncio.get_running_loop().run_in_executor(executor, _caught, function)
+        if outcome.error is not None:
+            raise outcome.error
+        result: T = outcome.result
+        return result
+
+    async def _flush(self, lane: str) -> None:
+        """Commit a lane's operations until none is left."""
+        queue = self._lanes[lane]
+        loop = asyncio.get_running_loop()
+        while queue:
+            batch = [queue.popleft() for _ in range(min(LARGEST_BATCH, len(queue)))]
+            await loop.run_in_executor(self._writers, self._store, batch)
+            for operation in batch:
+                if operation.future.done():  # its caller was cancelled; the effect stands all the same
+                    continue
+                if operation.error is None:
+                    operation.future.set_result(operation.result)
+                else:
+                    operation.future.set_exception(_presentable(operation.error))
+        del self._lanes[lane]
+
+    def _read(self, work: Callable[[Transaction], T]) -> T:
+        for attempt in range(1, MOST_TRIES + 1):
+            try:
+                with self._connections.lent() as connection:
+                    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", prepare=False)
+                    result = work(PostgresTransaction(connection, self.seal))
+                    connection.execute("ROLLBACK", prepare=False)
+                    return result
+            except BaseException as error:
+                if not self._may_try_again(error, attempt):
+                    final = translated(error, self.where)
+                    if final is error:
+                        raise
+                    raise final from error
+        raise AssertionError("unreachable")
+
+    def _store(self, batch: list[_Operation]) -> None:
+        """Make a batch durable, or give each operation its error; never raises. Runs in a writer's thread."""
+        steps: list[Callable[[], None]] = [lambda: self._transact(batch)]
+        if len(batch) > 1:
+            steps.append(lambda: self._transact(batch, in_savepoints=True))
+        for step in steps:
+            try:
+                step()
+            except (StoreUnavailable, _OutcomeUnknown) as error:
+                for operation in batch:
+                    operation.error = self._final(error)
+                return
+            except BaseException as error:  # noqa: BLE001 - it belongs to one of them; the next step finds out to which
+                if len(batch) == 1 and not self._may_try_again(error, 1):
+                    batch[0].error = self._final(error)
+                    return
+                if is_connection_lost(error) or is_plan_outdated(error):
+                    self._connections.drop_idle()
+            else:
+                return
+        for number, operation in enumerate(batch):
+            self._store_alone(operation)
+            if isinstance(operation.error, StoreUnavailable):  # the others would wait for the same
+                for rest in batch[number + 1 :]:
+                    rest.error = operation.error
+                return
+
+    def _store_alone(self, operation: _Operation) -> None:
+        for attempt in range(1, MOST_TRIES + 1):
+            try:
+                self._transact([operation])
+            except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
+                operation.error = self._final(error)
+                if not self._may_try_again(error, attempt):
+                    return
+            else:
+                operation.error = None
+                return
+
+    def _may_try_again(self, error: BaseException, attempt: int) -> bool:
+        """Decide, and wait a moment where that helps."""
+        if is_connection_lost(error) or is_plan_outdated(error):
+            self._connections.drop_idle()  # the server was restarted: the rest of them are dead as well
+            return attempt <= 2
+        if is_race(error) and attempt < MOST_TRIES:
+            time.sleep(random.uniform(0, _FIRST_PAUSE_S * 2**attempt))
+            return True
+        return False
+
+    def _transact(self, batch: list[_Operation], *, in_savepoints: bool = False) -> None:
+        """Run operations in one transaction. Whatever it raises, nothing is stored, except with _OutcomeUnknown."""
+        with self._connections.lent() as connection:
+            connection.execute("BEGIN", prepare=False)
+            tx = PostgresTransaction(connection, self.seal)
+            for operation in batch:
+                operation.error = None
+                if in_savepoints:
+                    _run_in_savepoint(connection, operation, self.seal)
+                else:
+                    operation.result = operation.work(tx)
+            try:
+                committed = connection.execute("COMMIT", prepare=False)
+            except psycopg.Error as error:
+                if is_connection_lost(error, connection):
+                    raise _OutcomeUnknown from error
+                raise
+            if committed.statusmessage != "COMMIT":  # work hid a statement's error; the server rolled back
+                raise RuntimeError(
+                    "a failed statement was not reported, nothing of its transaction is stored"
+                )
+        with self._counter:
+            self.commits += 1
+            number = self.commits
+        if self.after_commit is not None:
+            self.after_commit(number)
+
+    def _final(self, error: BaseException) -> BaseException:
+        """The error as its caller gets it."""
+        if isinstance(error, _OutcomeUnknown):
+            unknown = StoreUnavailable(
+                f"the connection to {self.where} was lost during a commit: it may or may not be stored",
+                "It is repeated safely once the server is back.",
+            )
+            unknown.__cause__ = error.__cause__
+            return unknown
+        return translated(error, self.where)
+
+    def _prepare(self, now: int, keys: Sequence[str]) -> None:
+        """Check that the database is ours and the keys fit, and migrate it. Runs in a writer's thread."""
+        try:
+            while self._migrate_once(now):
+                pass
+            with self._connections.lent() as connection:
+                connection.execute("BEGIN")
+                connection.execute("SELECT pg_advisory_xact_lock($1)", [_MIGRATION_LOCK])
+                self.seal = begin_seal(PostgresTransaction(connection), keys, now)
+                connection.execute("COMMIT")
+                fsync = connection.execute("SELECT current_setting('fsync') AS fsync").fetchone()
+                if fsync is not None and fsync["fsync"] != "on":
+                    log.warning(
+                        "store.durability_weakened", database=self.where, setting="fsync", value="off"
+                    )
+        except psycopg.Error as error:
+            raise translated(error, self.where) from error
+
+    def _look(self, keys: Sequence[str]) -> None:
+        """Check that schema and keys are today's. Runs in a writer's thread."""
+
+        def look(tx: Transaction) -> Seal | None:
+            if migrate.pending(tx):
+                raise StoreUnavailable(
+                    f"{self.where} has an older schema", "Run `palaver migrate` or start the daemon."
+                )
+            return find_seal(tx, keys)
+
+        self.seal = self._read(look) or PLAIN
+
+    def _migrate_once(self, now: int) -> bool:
+        """Run the next migration, if there is one, in a transaction of its own."""
+        with self._connections.lent(is_patient=True) as connection:
+            connection.execute("BEGIN")
+            connection.execute("SET LOCAL lock_timeout = 0")
+            connection.execute("SET LOCAL statement_timeout = 0")
+            connection.execute("SELECT pg_advisory_xact_lock($1)", [_MIGRATION_LOCK])
+            tx = PostgresTransaction(connection)
+            waiting = migrate.pending(tx)
+            if not waiting:
+                connection.execute("ROLLBACK")
+                return False
+            if migrate.current_version(tx) == 0:
+                self._check_foreign(tx)
+            migrate.apply(tx, waiting[0], now)
+            connection.execute("COMMIT")
+        log.info("store.schema_migrated", version=waiting[0].version, name=waiting[0].name)
+        return True
+
+    def _check_foreign(self, tx: Transaction) -> None:
+        tables = tx.row(
+            "SELECT COUNT(*) AS n FROM pg_class c WHERE c.relkind IN ('r', 'p') AND c.relnamespace ="
+            " (SELECT oid FROM pg_namespace WHERE nspname = current_schema()) AND NOT EXISTS"
+            " (SELECT 1 FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')"
+        )
+        if tables and tables["n"]:
+            raise StoreCorrupt(
+                f"{self.where} has the tables of another program",
+                "Make a database of its own, or a schema: add ?options=-csearch_path%3Dpalaver to database_url.",
+            )
+
+
+class _Outcome:
+    """What a function gave or raised, carried over from a thread."""
+
+    __slots__ = ("error", "result")
+
+    def __init__(self) -> None:
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+def _caught(function: Callable[[], Any]) -> _Outcome:
+    """Run it; StopIteration and CancelledError would confuse a future, so errors travel as values."""
+    outcome = _Outcome()
+    try:
+        outcome.result = function()
+    except BaseException as error:  # noqa: BLE001 - raised again in the caller's own task
+        outcome.error = _presentable(error)
+    return outcome
+
+
+def _presentable(error: BaseException) -> BaseException:
+    if isinstance(error, StopIteration):  # as in a generator: it must not end somebody else's loop
+        raised = RuntimeError("work raised StopIteration")
+        raised.__cause__ = error
+        return raised
+    return error
+
+
+def _run_in_savepoint(connection: psycopg.Connection[Any], operation: _Operation, seal: Seal) -> None:
+    """Run an operation so that its failure undoes only itself. Raises what concerns the whole transaction."""
+    connection.execute("SAVEPOINT operation")
+    try:
+        operation.result = operation.work(PostgresTransaction(connection, seal))
+        if connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
+            raise RuntimeError("a failed statement was not reported, nothing of its transaction is stored")
+    except BaseException as error:
+        if is_race(error) or is_connection_lost(error, connection):
+            raise
+        operation.error = error
+        connection.execute("ROLLBACK TO operation")
+    connection.execute("RELEASE operation")

@@ -1,0 +1,204 @@
+"""Connections to PostgreSQL: made when they are needed, checked once, lent to one thread at a time, thrown away when broken.
+
+Owns connecting and what every connection is set to. It keeps no timers and retries nothing: whoever needs a connection while the
+server is away hears the reason at once, and the first who asks when it is back gets one.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg.abc import PQGen
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import dict_row
+
+from sessions.database import postgres_values
+from sessions.database.postgres_errors import is_connection_lost, is_plan_outdated, unreachable
+from sessions.errors import StoreUnavailable
+
+T = TypeVar("T")
+
+OLDEST_SERVER: Final = 140_000
+_IDLE_KEPT_S: Final = 300.0
+_PREPARED_KEPT: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long what may take. The first three ends are the server's to make, the others are ours, should it not answer."""
+
+    statement_s: float = 20.0
+    lock_s: float = 10.0
+    idle_transaction_s: float = 15.0
+    """After that a frozen node's locks end."""
+    connect_s: float = 5.0
+    cut_network_s: float = 15.0
+    answer_s: float = 30.0
+    """More than `statement_s`: only a server or a network that has stopped altogether takes that long."""
+
+
+class _Connection(psycopg.Connection[Any]):
+    """A connection that does not wait for ever: a server that is frozen, or a network that swallows everything, says nothing."""
+
+    answer_s: float | None = None
+    """None waits as long as it takes."""
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        limit = self.answer_s if timeout is None else timeout
+        started = time.monotonic()
+        try:
+            return super().wait(gen, interval, limit)
+        except psycopg.Error:
+            if timeout is None and limit is not None and time.monotonic() - started >= limit:
+                self.pgconn.finish()  # what it was doing can only be abandoned
+                raise psycopg.OperationalError(f"the server has not answered for {limit:g} s") from None
+            raise
+
+
+class Connections:
+    """Connections of one kind. At most as many exist as threads ask at the same time."""
+
+    def __init__(self, url: str, limits: Limits) -> None:
+        """Raises: StoreUnavailable for an address that is none; it is not repeated, for it holds a password."""
+        try:
+            given = conninfo_to_dict(url)
+        except psycopg.ProgrammingError:
+            raise StoreUnavailable(
+                "database_url is not an address of PostgreSQL",
+                "Write postgresql://user:password@host:5432/database; special characters in the password as %XX.",
+            ) from None
+        self.where = _place(given)
+        cut_s = max(3, round(limits.cut_network_s))
+        self._arguments: dict[str, Any] = {
+            "connect_timeout": max(2, round(limits.connect_s)),
+            "application_name": "palaver",
+            "keepalives_idle": max(1, cut_s // 3),
+            "keepalives_interval": max(1, cut_s // 3),
+            "keepalives_count": 2,
+            "tcp_user_timeout": cut_s * 1000,
+            **given,
+            "client_encoding": "UTF8",
+        }
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._idle: list[tuple[_Connection, float]] = []
+        self._is_closed = False
+
+    @contextlib.contextmanager
+    def lent(self, *, is_patient: bool = False) -> Iterator[psycopg.Connection[Any]]:
+        """A connection outside of any transaction; it goes back as such or is closed. Raises: StoreUnavailable.
+
+        `is_patient` is for a migration, which may take hours.
+        """
+        connection = self._take()
+        connection.answer_s = None if is_patient else self._limits.answer_s
+        try:
+            yield connection
+        except BaseException as error:
+            if (
+                is_connection_lost(error, connection)
+                or is_plan_outdated(error)
+                or not _rolled_back(connection)
+            ):
+                connection.close()
+            raise
+        finally:
+            self._give_back(connection)
+
+    def drop_idle(self) -> None:
+        """Close what nobody uses: after one of them was found dead, the others probably are, too."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection, _ in idle:
+            connection.close()
+
+    def close(self) -> None:
+        self._is_closed = True
+        self.drop_idle()
+
+    def _take(self) -> _Connection:
+        oldest = time.monotonic() - _IDLE_KEPT_S
+        while True:
+            with self._lock:
+                if not self._idle:
+                    break
+                connection, since = self._idle.pop()
+            if since >= oldest and not connection.closed:
+                return connection
+            connection.close()
+        return self._connect()
+
+    def _give_back(self, connection: _Connection) -> None:
+        if not connection.closed and not self._is_closed:
+            with self._lock:
+                self._idle.append((connection, time.monotonic()))
+        else:
+            connection.close()
+
+    def _connect(self) -> _Connection:
+        try:
+            connection = _Connection.connect(
+                "", **self._arguments, autocommit=True, row_factory=dict_row, cursor_factory=psycopg.RawCursor
+            )
+        except psycopg.Error as error:
+            raise unreachable(error, self.where) from error
+        try:
+            self._set_up(connection)
+        except psycopg.Error as error:
+            connection.close()
+            raise unreachable(error, self.where) from error
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _set_up(self, connection: _Connection) -> None:
+        if connection.info.server_version < OLDEST_SERVER:
+            raise StoreUnavailable(
+                f"{self.where} runs PostgreSQL {connection.info.server_version // 10_000}",
+                "Palaver needs PostgreSQL 14 or newer.",
+            )
+        if connection.info.parameter_status("server_encoding") != "UTF8":
+            raise StoreUnavailable(
+                f"{self.where} cannot hold every character",
+                "Make a database of its own: CREATE DATABASE palaver ENCODING 'UTF8' TEMPLATE template0.",
+            )
+        connection.answer_s = self._limits.answer_s
+        postgres_values.register(connection)
+        connection.prepared_max = _PREPARED_KEPT
+        limits = self._limits
+        connection.execute(
+            "SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false),"
+            " set_config('idle_in_transaction_session_timeout', $3, false),"
+            # What `write` returned for must survive a crash of the server, whatever is the role's default.
+            " CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', false) END",
+            [
+                f"{milliseconds:.0f}"
+                for milliseconds in (
+                    limits.statement_s * 1000,
+                    limits.lock_s * 1000,
+                    limits.idle_transaction_s * 1000,
+                )
+            ],
+        )
+
+
+def _rolled_back(connection: psycopg.Connection[Any]) -> bool:
+    """Leave whatever transaction there is. False if the connection does not even take that."""
+    try:
+        if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            connection.execute("ROLLBACK", prepare=False)
+    except psycopg.Error:
+        return False
+    return connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+
+
+def _place(given: dict[str, Any]) -> str:
+    """The database in words, without user and password."""
+    host = given.get("host") or given.get("hostaddr") or "the local socket"
+    port = f":{given['port']}" if given.get("port") else ""
+    return f"PostgreSQL database {given.get('dbname') or given.get('user') or '(default)'!r} on {host}{port}"

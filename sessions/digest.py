@@ -1,0 +1,168 @@
+"""A digest of a conversation made of its own sentences: those with facts, names, numbers, questions and decisions.
+
+Owns the choice; no model, no chance, the same input always gives the same digest. What makes a sentence worth keeping is told by
+its form (figures, names, addresses) in any language, and by words in English, German, Spanish, Russian and Chinese
+(`cues.py`).
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sessions import tokens
+from sessions.cues import COURTESY, DECISION, FACT, HEARSAY, OPEN, Cues
+
+_MOST_CHARS: Final = 6_000
+"""Of one message: its beginning and its end."""
+_MOST_SENTENCES: Final = 1_500
+_LONGEST: Final = 280
+"""Characters of a kept sentence."""
+
+_END: Final = re.compile(r"(?<=[.!?…])[\"'»”)]*\s+|(?<=[。！？；])[”」』）]*|\n+")
+_NUMBER: Final = re.compile(r"\d")
+_CODE: Final = re.compile(
+    r"\b(?=\w*\d)(?=\w*[^\W\d])[\w-]{3,}\b|https?://\S+|\S+@\S+\.\w+|[€$£¥₽]\s?\d|\d\s?[€$£¥₽%]"
+)
+_NAME: Final = re.compile(r"(?<=[\w,;:)\"»”] )[«\"„“]?[A-ZÀ-ÖØ-ÞА-ЯЁ][\w'’-]+")
+_QUOTED: Final = re.compile(r"[«„“\"「『《]([^»“”\"」』》]{2,60})[»“”\"」』》]")
+_WORD: Final = re.compile(r"[^\W\d_]{3,}|\d+|[\u3400-\u9fff]{2}")
+_HAN: Final = re.compile("[\u3400-\u9fff]")
+_CYRILLIC: Final = re.compile("[а-яё]")
+_LINE: Final = re.compile(r"^- (?:(?P<who>[^:\n]{1,40}): )?(?P<text>.+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """One message, or one line of an earlier digest."""
+
+    who: str
+    text: str
+    is_person: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Sentence:
+    order: int
+    who: str
+    text: str
+    is_person: bool
+    message: int
+
+
+def lines_of(digest: str) -> list[Spoken]:
+    """A digest, taken apart again; other texts line by line."""
+    found = []
+    for line in digest.splitlines():
+        if match := _LINE.match(line.strip()):
+            who = match["who"] or ""
+            found.append(Spoken(who, match["text"], who != BOT))
+        elif line.strip():
+            found.append(Spoken("", line.strip()))
+    return found
+
+
+BOT: Final = "Bot"
+
+
+def make_digest(spoken: Sequence[Spoken], limit_tokens: int) -> str:
+    """The sentences most worth keeping, in their order, within the limit. Empty if there is nothing to say."""
+    sentences = _sentences(spoken)
+    if not sentences or limit_tokens <= 0:
+        return ""
+    frequency = Counter(word for sentence in sentences for word in set(_words(sentence.text)))
+    total = len(sentences)
+    scored = []
+    seen: set[str] = set()
+    for sentence in sentences:
+        plain = _plain(sentence.text)
+        if not plain or plain in seen:
+            continue
+        seen.add(plain)
+        scored.append((_score(sentence, frequency, total), sentence))
+    # What is worth more per token first; a long sentence must earn its place.
+    lines = [(_line(sentence), score, sentence) for score, sentence in scored]
+    costs = tokens.count_each([line for line, _, _ in lines])
+    order = sorted(
+        range(len(lines)),
+        key=lambda number: (-lines[number][1] / (12 + costs[number]), lines[number][2].order),
+    )
+    room, chosen = limit_tokens, []
+    for number in order:
+        cost = costs[number] + 1
+        if cost <= room and lines[number][1] > 0:
+            room -= cost
+            chosen.append(number)
+    chosen.sort(key=lambda number: lines[number][2].order)
+    digest = "\n".join(lines[number][0] for number in chosen)
+    return digest or tokens.cut(lines[0][0] if lines else "", limit_tokens)
+
+
+def _sentences(spoken: Sequence[Spoken]) -> list[_Sentence]:
+    found: list[_Sentence] = []
+    for number, one in enumerate(spoken):
+        text = one.text
+        if len(text) > _MOST_CHARS:
+            text = f"{text[: _MOST_CHARS * 2 // 3]}\n{text[-_MOST_CHARS // 3 :]}"
+        for piece in _END.split(text):
+            piece = " ".join(piece.split()).strip("-–—•*>#| ")
+            if len(piece) > 1:
+                found.append(_Sentence(len(found), one.who, piece[:_LONGEST], one.is_person, number))
+        if len(found) > _MOST_SENTENCES:
+            break
+    return found
+
+
+def _line(sentence: _Sentence) -> str:
+    return f"- {sentence.who}: {sentence.text}" if sentence.who else f"- {sentence.text}"
+
+
+def _score(sentence: _Sentence, frequency: Counter[str], total: int) -> float:
+    text, lower = sentence.text, f" {sentence.text.lower()} "
+    score = 1.0
+    score += 2.0 * min(2, len(_NUMBER.findall(text)) > 0)
+    score += 2.0 * min(2, len(_CODE.findall(text)))
+    score += 1.2 * min(3, len(_NAME.findall(text)))
+    score += 1.0 * min(2, len(_QUOTED.findall(text)))
+    score += 4.0 * min(2, _hits(FACT, lower))
+    score += 4.0 * min(1, _hits(DECISION, lower))
+    score += 1.5 * min(1, _hits(OPEN, lower))
+    if sentence.is_person:
+        score *= 1.6
+        if text.rstrip("\"'»”)").endswith(("?", "？")):
+            score -= 1.0  # most questions were answered; one with facts in it has earned more above
+    else:
+        score *= 0.6
+    words = _words(text)
+    if words and total > 5:
+        rare = sum(1 for word in words if frequency[word] <= 1)
+        score += 1.5 * rare / len(words)
+    if _hits(COURTESY, lower) and len(text) < 60:
+        score -= 3.0
+    if _hits(HEARSAY, lower):
+        score -= 2.0
+    if len(words) < 2:
+        score -= 1.5
+    return score
+
+
+def _hits(cues: Cues, lower: str) -> int:
+    """How many of the cues are there; only those in a script that the sentence has are looked for."""
+    found = 0
+    if not lower.isascii():
+        if _HAN.search(lower):
+            found += sum(cue in lower for cue in cues.han)
+        if _CYRILLIC.search(lower):
+            found += sum(cue in lower for cue in cues.cyrillic)
+    return found + sum(cue in lower for cue in cues.latin)
+
+
+def _words(text: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(text)]
+
+
+def _plain(text: str) -> str:
+    """For telling repetitions: letters and figures only."""
+    return "".join(sign for sign in unicodedata.normalize("NFKC", text).casefold() if sign.isalnum())

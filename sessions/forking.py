@@ -1,0 +1,93 @@
+"""Continuing a conversation in a new session: all of it or its last messages are taken along, the old one stays as it was.
+
+Owns what is taken along and what is not. The messages are copied with their places, so that what is remembered of a place fits
+both; turns, tool calls, errors and counters stay with the original, where they happened.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from config.names import SessionId
+from sessions import lifecycle
+from sessions.database.base import Transaction
+from sessions.lifecycle import Doer
+from sessions.models import Session, new_id
+
+MAX_COPIED: Final = 2000
+"""Most messages that are taken along: more would hold up everybody else, and no model reads them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    session: Session
+    """The new one, live."""
+    copied: int
+    """Messages it begins with."""
+
+
+def fork(
+    tx: Transaction, session: Session, now: int, *, last: int | None = None, by: Doer | None = None
+) -> Fork:
+    """Begin a session with the last messages of another (None: all, up to `MAX_COPIED`), and make it the live one.
+
+    What waits for an answer or is being answered stays with the original and is answered there.
+    """
+    live = lifecycle.find_live(tx, session.key)
+    if live is not None:
+        lifecycle.end(tx, live, "completed", now, by=by, why="forked")
+    fork_id = SessionId(new_id())
+    tx.execute(
+        "INSERT INTO sessions (id, key, scope, platform, account, channel, thread, person_id, persona, status, title,"
+        " description, current_task, metadata, created_at, last_activity_at, forked_from)"
+        " SELECT :fork, key, scope, platform, account, channel, thread, person_id, persona, 'active', title, description,"
+        " current_task, metadata, :now, :now, id FROM sessions WHERE id = :id",
+        {"fork": fork_id, "now": now, "id": session.id},
+    )
+    copied = _copy_messages(tx, session.id, fork_id, MAX_COPIED if last is None else min(last, MAX_COPIED))
+    tx.execute(
+        "UPDATE sessions SET message_count = :copied, next_position = 1 + COALESCE("
+        "(SELECT MAX(position) FROM messages WHERE session_id = :fork), 0) WHERE id = :fork",
+        {"fork": fork_id, "copied": copied},
+    )
+    tx.execute(
+        "INSERT INTO session_variables (session_id, name, value, updated_at)"
+        " SELECT :fork, name, value, updated_at FROM session_variables WHERE session_id = :id",
+        {"fork": fork_id, "id": session.id},
+    )
+    tx.execute(
+        "INSERT INTO session_links (session_id, kind, name, added_at)"
+        " SELECT :fork, kind, name, added_at FROM session_links WHERE session_id = :id",
+        {"fork": fork_id, "id": session.id},
+    )
+    tx.execute(
+        "INSERT INTO session_tasks (session_id, task, set_at)"
+        " SELECT :fork, task, :now FROM session_tasks WHERE session_id = :id AND ended_at IS NULL",
+        {"fork": fork_id, "id": session.id, "now": now},
+    )
+    made = lifecycle.find_live(tx, session.key)
+    assert made is not None
+    return Fork(made, copied)
+
+
+def _copy_messages(tx: Transaction, source: SessionId, target: SessionId, count: int) -> int:
+    """Copy the last so many messages of finished turns; gives how many there were."""
+    unfinished = tx.row(
+        "SELECT MIN(position) AS position FROM turns WHERE session_id = :id AND status IN ('queued', 'running')",
+        {"id": source},
+    )
+    until = unfinished["position"] if unfinished else None
+    limits = {"id": source, "until": until if until is not None else 2**62}
+    first = tx.row(
+        "SELECT position, part FROM messages WHERE session_id = :id AND position < :until"
+        " ORDER BY position DESC, part DESC LIMIT 1 OFFSET :offset",
+        {**limits, "offset": count - 1},
+    )
+    place = {"position": first["position"], "part": first["part"]} if first else {"position": 0, "part": 0}
+    return tx.execute(
+        "INSERT INTO messages (session_id, position, part, role, content, person_id, author, attachments, metadata,"
+        " created_at, is_sealed)"
+        " SELECT :target, position, part, role, content, person_id, author, attachments, metadata, created_at, is_sealed"
+        " FROM messages WHERE session_id = :id AND position < :until"
+        " AND (position > :position OR (position = :position AND part >= :part)) ORDER BY position, part",
+        {**limits, **place, "target": target},
+    )

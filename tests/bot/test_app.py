@@ -1,0 +1,350 @@
+"""The composition root: what starts, what a fault takes down, and how it all ends."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from structlog.testing import capture_logs
+
+from adapters.memory import MemoryAdapter
+from bot.app import TERMINAL, App, accounts_of, check, make_agent, open_database, serve, sqlite_path
+from bot.catalogue import CatalogueError
+from bot.web.app import PortTaken
+from config.errors import ConfigError
+from config.names import AccountId
+from config.settings import AccountSettings, Settings
+from sessions.errors import StoreUnavailable
+
+ACCOUNT = AccountId("memory.main")
+OTHER = AccountId("memory.other")
+
+
+def make_settings(path, **sections):
+    return Settings.model_validate(
+        {
+            "database_url": f"sqlite://{path}/palaver.db",
+            "accounts": {"main": {"platform": "memory"}, "other": {"platform": "memory"}},
+            "agent": {"kind": "scripted"},
+            "http": {"port": 0},
+            "shutdown_after_s": 2,
+            **sections,
+        }
+    )
+
+
+@asynccontextmanager
+async def daemon(path, *, prepare=lambda app: None, **sections):
+    settings = make_settings(path, **sections)
+    app = App(settings, await open_database(settings), accounts_of(settings), adapter_restart_s=0.1)
+    prepare(app)
+    try:
+        await app.start()
+        yield app
+    finally:
+        await app.close()
+
+
+async def ready(app):
+    async with (
+        aiohttp.ClientSession() as client,
+        client.get(f"http://127.0.0.1:{app.web.port}/readyz") as answer,
+    ):
+        return answer.status, await answer.json()
+
+
+async def until(holds, timeout_s=5):
+    async with asyncio.timeout(timeout_s):
+        while not await holds():
+            await asyncio.sleep(0.01)
+
+
+async def test_start_answer_stop(tmp_path):
+    """A daemon starts, is ready, answers on every account, and lets go of port and file when it stops."""
+    with capture_logs() as logs:
+        async with daemon(tmp_path) as app:
+            assert await app.adapters[ACCOUNT].ask("hello") == ["echo: hello"]
+            assert await app.adapters[OTHER].ask("hello") == ["echo: hello"]
+            status, details = await ready(app)
+            assert (status, details["status"]) == (200, "ready")
+            port = app.web.port
+    events = [entry["event"] for entry in logs]
+    assert (
+        events.index("http.started")
+        < events.index("daemon.started")
+        < events.index("gateway.message_received")
+    )
+    assert events[-1] == "daemon.stopped"
+    with pytest.raises(OSError):
+        await asyncio.open_connection("127.0.0.1", port)
+    async with daemon(tmp_path) as again:
+        assert again.database is not app.database
+
+
+async def test_each_account_answers_for_itself(tmp_path):
+    """Two accounts of one platform are two bots: a person's conversations with them do not mix."""
+    async with daemon(tmp_path) as app:
+        await app.adapters[ACCOUNT].ask("hello")
+        assert "nothing to show" in (await app.adapters[OTHER].ask("/history"))[0]
+
+
+async def test_a_fault_takes_down_one_adapter_and_it_comes_back(tmp_path):
+    """An adapter that raises is started again after a pause; the others hear all the while; /readyz says degraded."""
+    tries = []
+
+    class Stumbling(MemoryAdapter):
+        async def run(self, intake):
+            tries.append(1)
+            if len(tries) < 3:
+                await asyncio.sleep(0.05)
+                raise RuntimeError("a mistake")
+            await super().run(intake)
+
+    def prepare(app):
+        app.adapters[OTHER] = Stumbling(OTHER, AccountSettings(platform="memory"), lambda _: ())
+
+    with capture_logs() as logs:
+        async with daemon(tmp_path, prepare=prepare) as app:
+            assert await app.adapters[ACCOUNT].ask("one") == ["echo: one"]
+
+            async def is_degraded():
+                return (await ready(app))[1]["status"] == "degraded"
+
+            await until(is_degraded)
+            assert await app.adapters[ACCOUNT].ask("two") == ["echo: two"]
+
+            async def is_ready():
+                return (await ready(app))[1]["status"] == "ready"
+
+            await until(is_ready)
+            assert (await app.adapters[OTHER].say("three")).outcome == "accepted"
+    failures = [entry for entry in logs if entry["event"] == "adapter.failed"]
+    assert [entry["account"] for entry in failures] == [OTHER, OTHER]
+
+
+async def test_a_restart_takes_up_what_was_left(tmp_path):
+    """A turn that was cut off at the end is answered by the next daemon."""
+    async with daemon(tmp_path, shutdown_after_s=0.1) as app:
+        await app.adapters[ACCOUNT].say("delay=1 late")
+        room = app.adapters[ACCOUNT].room
+
+    def prepare(app):
+        app.adapters[ACCOUNT]._wire = app.adapters[ACCOUNT]._room = room
+
+    async with daemon(tmp_path, prepare=prepare) as app:
+        assert (await app.adapters[ACCOUNT].wait_for_reply()).text == "echo: late"
+
+
+async def test_the_end_lets_running_turns_finish(tmp_path):
+    """Within its time a running turn is finished and its reply sent before the daemon is gone; nothing new is begun."""
+    with capture_logs() as logs:
+        async with daemon(tmp_path) as app:
+            await app.adapters[ACCOUNT].say("delay=0.4 almost")
+    assert app.adapters[ACCOUNT].messages() == ["echo: almost"]
+    stopped = next(entry for entry in logs if entry["event"] == "daemon.stopped")
+    assert (stopped["turns_cut_off"], stopped["channels_unsent"]) == (0, 0)
+
+
+async def test_wait_ends_when_every_input_has_ended(tmp_path):
+    """When all adapters are through with their input the daemon is done; while one still hears it is not."""
+    gates = {ACCOUNT: asyncio.Event(), OTHER: asyncio.Event()}
+
+    class Ending(MemoryAdapter):
+        async def run(self, intake):
+            await gates[self.account].wait()
+
+    def prepare(app):
+        for account in gates:
+            app.adapters[account] = Ending(account, AccountSettings(platform="memory"), lambda _: ())
+
+    async with daemon(tmp_path, prepare=prepare) as app:
+        waiting = asyncio.create_task(app.wait())
+        gates[ACCOUNT].set()
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        gates[OTHER].set()
+        await asyncio.wait_for(waiting, 2)
+
+
+async def test_wait_ends_when_somebody_stops_it(tmp_path):
+    """`stop` ends the wait at once."""
+    async with daemon(tmp_path) as app:
+        waiting = asyncio.create_task(app.wait())
+        await asyncio.sleep(0.02)
+        app.stop()
+        await asyncio.wait_for(waiting, 2)
+
+
+async def test_parts_that_end_badly_keep_nobody_from_their_end(tmp_path):
+    """An adapter or agent that fails while closing is told of; the port, the other parts and the store are let go of."""
+
+    class Clinging(MemoryAdapter):
+        async def close(self):
+            raise RuntimeError("will not let go")
+
+    def prepare(app):
+        app.adapters[OTHER] = Clinging(OTHER, AccountSettings(platform="memory"), lambda _: ())
+
+        async def fail():
+            raise OSError("nor will I")
+
+        app._agents[None].close = fail
+
+    with capture_logs() as logs:
+        async with daemon(tmp_path, prepare=prepare) as app:
+            port = app.web.port
+    assert [entry["part"] for entry in logs if entry["event"] == "daemon.close_failed"] == [
+        OTHER,
+        "agent scripted",
+    ]
+    with pytest.raises(OSError):
+        await asyncio.open_connection("127.0.0.1", port)
+    async with daemon(tmp_path):
+        pass
+
+
+async def test_serve_closes_everything_when_the_start_fails(tmp_path):
+    """If the port is taken, `serve` says so and the store is free again."""
+    async with daemon(tmp_path / "first") as app:
+        settings = make_settings(tmp_path / "second", http={"port": app.web.port})
+        with pytest.raises(PortTaken):
+            await serve(settings, accounts_of(settings))
+    database = await open_database(settings)
+    await database.close()
+
+
+async def test_serve_closes_the_store_when_nothing_can_be_made(tmp_path):
+    """If a part cannot be made, the store is let go of before anybody is told."""
+    settings = make_settings(tmp_path, agent={"kind": "scripted", "tools": ["clok"]})
+    with pytest.raises(ConfigError, match=r"agent\.tools: there is no tool 'clok'\. There are clock"):
+        await serve(settings, accounts_of(settings))
+    database = await open_database(settings)
+    await database.close()
+
+
+async def test_the_clean_up_goes_on(tmp_path):
+    """Idle sessions expire in the background, again and again, also after a round that failed."""
+    sections = {
+        "sessions": {
+            "cleanup_interval": "50ms",
+            "expire_after": "1ms",
+            "archive_after": "1ms",
+            "delete_after": 0,
+        }
+    }
+    async with daemon(tmp_path, **sections) as app:
+        for text in ("one", "two"):
+            await app.adapters[ACCOUNT].ask(text)
+
+            async def is_gone():
+                left = "SELECT 1 AS x FROM sessions WHERE end_reason IS NULL OR end_reason <> 'deleted'"
+                return not await app.database.read(lambda tx: tx.rows(left))
+
+            await until(is_gone)
+
+
+async def test_never_deleting_keeps_the_sessions(tmp_path):
+    """delete_after = "never" archives and keeps."""
+    sections = {
+        "sessions": {
+            "cleanup_interval": "30ms",
+            "expire_after": "1ms",
+            "archive_after": "1ms",
+            "delete_after": "never",
+        }
+    }
+    async with daemon(tmp_path, **sections) as app:
+        await app.adapters[ACCOUNT].ask("one")
+
+        async def is_archived():
+            rows = await app.database.read(lambda tx: tx.rows("SELECT status FROM sessions"))
+            return [row["status"] for row in rows] == ["archived"]
+
+        await until(is_archived)
+        await asyncio.sleep(0.2)
+        assert await is_archived()
+
+
+# what is made of the settings
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("sqlite:///var/lib/palaver.db", "/var/lib/palaver.db"),
+        ("sqlite:/var/lib/palaver.db", "/var/lib/palaver.db"),
+        ("sqlite:///var/my%20data/p.db", "/var/my data/p.db"),
+    ],
+)
+def test_sqlite_path(url, path):
+    """A URL names a file, absolute or relative, spaces spelt as they are in URLs."""
+    assert str(sqlite_path(url)) == path
+
+
+def test_a_relative_path_and_a_home(tmp_path, monkeypatch):
+    """A relative URL is a file in the working directory, ~ the home."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert sqlite_path("sqlite:chat.db") == tmp_path / "chat.db"
+    assert sqlite_path("sqlite:~/chat.db") == tmp_path / "home" / "chat.db"
+
+
+async def test_another_kind_of_database_is_said_plainly():
+    """PostgreSQL is not there yet: one sentence, with what to set."""
+    with pytest.raises(StoreUnavailable, match="SQLite only"):
+        await open_database(Settings(database_url="postgresql://db/palaver"))
+
+
+def test_accounts(tmp_path):
+    """Disabled accounts are left out; with none there is the terminal; `chat` takes only terminals."""
+    assert list(accounts_of(Settings())) == [TERMINAL]
+    settings = make_settings(
+        tmp_path, accounts={"a": {"platform": "memory"}, "b": {"platform": "memory", "enabled": False}}
+    )
+    assert list(accounts_of(settings)) == ["memory.a"]
+    assert list(accounts_of(settings, only_terminal=True)) == [TERMINAL]
+
+
+@pytest.mark.parametrize(
+    ("sections", "named"),
+    [
+        ({"agent": {"tools": ["no_such"]}}, "agent.tools"),
+        ({"personas": {"p": {"tools": ["no_such"]}}}, "personas.p.tools"),
+    ],
+)
+def test_unknown_tools_are_mistakes(tmp_path, sections, named):
+    """A misspelt tool is refused with its place instead of left out silently."""
+    with pytest.raises(ConfigError, match=named.replace(".", r"\.")):
+        check(make_settings(tmp_path, **sections))
+
+
+def test_check_looks_at_texts_and_platforms(tmp_path):
+    """A broken file of texts, and a platform that cannot be had, are said before anything starts."""
+    with pytest.raises(CatalogueError):
+        check(make_settings(tmp_path, texts=tmp_path / "nowhere"))
+    check(make_settings(tmp_path))
+
+
+def test_a_model_that_cannot_be_had_is_a_mistake_of_the_configuration(tmp_path, monkeypatch):
+    """An llm agent without a key is refused at the start with the setting's name."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    settings = make_settings(tmp_path, agent={"kind": "llm", "model": "openai:gpt-x"})
+    with pytest.raises(ConfigError, match=r"agent\.api_key"):
+        make_agent(settings, None)
+
+
+def test_a_personas_model_takes_the_place_of_the_general_one(tmp_path, monkeypatch):
+    """A persona with a model of its own answers with that."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
+    settings = make_settings(
+        tmp_path,
+        agent={"kind": "llm", "model": "openai:gpt-a"},
+        personas={"p": {"model": "openai:gpt-b"}, "q": {"instructions": "x"}},
+    )
+    assert [make_agent(settings, persona).name for persona in (None, "p", "q", "gone")] == [
+        "openai:gpt-a",
+        "openai:gpt-b",
+        "openai:gpt-a",
+        "openai:gpt-a",
+    ]

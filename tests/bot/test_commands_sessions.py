@@ -1,0 +1,353 @@
+"""The commands about conversations that are kept: listing, going back, naming, forking, archiving, searching, forgetting."""
+
+import re
+
+import pytest
+
+from adapters.messages import Choice
+from bot import commands
+from bot.commands.forgetting import ANSWER_WITHIN_MS
+from tests.bot.house import GatedAgent, MovingClock
+
+GROUP = {"channel": "g", "channel_kind": "group"}
+
+
+@pytest.fixture
+async def house(build):
+    house = build()
+    async with house.running():
+        yield house
+
+
+async def ask(house, text, *, channel="ada", **fields):
+    before = len(house.shown(channel))
+    await house.deliver(text, channel=channel, **fields)
+    await house.until(lambda: len(house.shown(channel)) > before)
+    return house.shown(channel)[before]
+
+
+async def talk(house, *texts, **fields):
+    for text in texts:
+        await house.deliver(text, **fields)
+        await house.until_quiet()
+
+
+def offered(shown: str) -> dict[str, str]:
+    """What a reply without buttons offers: what to write for each numbered line."""
+    return {match[1]: match[2] for match in re.finditer(r"^\d+\. (.+) — (/.+)$", shown, re.MULTILINE)}
+
+
+async def status_of(house, text):
+    """Status and end reason of the session in which something was said, the earliest one if it was copied."""
+    (row, *_) = await house.rows(
+        "SELECT s.status, s.end_reason FROM sessions s JOIN messages m ON m.session_id = s.id"
+        " WHERE m.content = :text ORDER BY s.created_at",
+        text=text,
+    )
+    return row["status"], row["end_reason"]
+
+
+# listing and going back
+
+
+async def test_nothing_to_list(house):
+    """Before the first message there is no conversation, and the list says so."""
+    assert await ask(house, "/sessions") == "We have no conversation yet. Write something and it begins."
+    assert await ask(house, "/sessions page 7") == "There are no more."
+
+
+async def test_every_conversation_is_listed_and_can_be_gone_back_to(house):
+    """The list has titles of its own, the latest first; what it offers makes that conversation the live one again."""
+    await talk(house, "a trip to Rome", "/reset", "bread recipes")
+    listed = offered(await ask(house, "/sessions"))
+    assert [label.split(" · ")[0] for label in listed] == ["● bread recipes", "a trip to Rome"]
+    (rome,) = [command for label, command in listed.items() if "Rome" in label]
+    assert await ask(house, rome) == "We go on with “a trip to Rome”: 2 messages so far."
+    assert await status_of(house, "a trip to Rome") == ("active", None)
+    assert await status_of(house, "bread recipes") == ("ended", "completed")
+    await talk(house, "which museum?")
+    row = (
+        await house.rows("SELECT COUNT(DISTINCT session_id) AS n FROM messages WHERE content LIKE '%museum%'")
+    )[0]
+    assert row["n"] == 1
+    assert await ask(house, rome) == "We are in “a trip to Rome” already."
+    assert "which museum?" in (await ask(house, "/history"))
+
+
+async def test_a_number_means_the_place_in_the_list(house):
+    """/sessions 2 goes to the second; one that is not there is said so, and nonsense gets the usage."""
+    await talk(house, "first", "/reset", "second")
+    assert "“first”" in await ask(house, "/sessions 2")
+    assert await ask(house, "/sessions 9") == "I have no conversation 9 here. /sessions lists them."
+    assert "zzzzzz" in await ask(house, "/sessions zzzzzz")
+    assert "Use /sessions, or /sessions 2" in await ask(house, "/sessions the one with Rome")
+
+
+async def test_a_long_list_has_pages(house):
+    """Eight to a page, with the way to the next and back; together they are all, each once."""
+    for number in range(11):
+        await talk(house, f"talk {number}", "/reset")
+    first = offered(await ask(house, "/sessions"))
+    assert first["Older"] == "/sessions page 2"
+    second = offered(await ask(house, "/sessions page 2"))
+    assert second["Newer"] == "/sessions page 1"
+    assert "Older" not in second
+    titles = [label.split(" · ")[0] for label in (*first, *second) if " · " in label]
+    assert titles == [f"talk {number}" for number in range(10, -1, -1)]
+
+
+async def test_another_persons_conversation_is_out_of_reach(house):
+    """Neither the list nor a reference that somebody read off a screen leads to another's conversation."""
+    await talk(house, "my secret")
+    (reference,) = offered(await ask(house, "/sessions")).values()
+    assert await ask(house, "/sessions", person="bob", channel="bob") == (
+        "We have no conversation yet. Write something and it begins."
+    )
+    assert "I have no conversation" in await ask(house, reference, person="bob", channel="bob")
+    assert await status_of(house, "my secret") == ("active", None)
+
+
+async def test_a_groups_list_is_the_groups(house):
+    """In a group the shared conversations are listed and switched, and nobody's own."""
+    await talk(house, "private words")
+    await talk(house, "plans for Friday", **GROUP)
+    await talk(house, "/reset", **GROUP)
+    listed = await ask(house, "/sessions", **GROUP)
+    assert "conversations of this group" in listed
+    assert "plans for Friday" in listed
+    assert "private words" not in listed
+    (command,) = offered(listed).values()
+    assert "“plans for Friday”" in await ask(house, command, person="bob", **GROUP)
+    assert await status_of(house, "plans for Friday") == ("active", None)
+
+
+async def test_switching_while_an_answer_is_written(build):
+    """What was accepted is still answered in its own conversation, and the reply says that it comes."""
+    agent = GatedAgent()
+    house = build(agent=agent)
+    async with house.running():
+        agent.gate.set()
+        await talk(house, "first", "/reset")
+        agent.gate.clear()
+        await house.deliver("second")
+        await house.until(lambda: "second" in agent.begun)
+        assert "still being answered; /stop ends it" in await ask(house, "/sessions 2")
+        agent.gate.set()
+        await house.until_quiet()
+        assert "echo: second" in house.shown()
+        assert await status_of(house, "second") == ("ended", "completed")
+
+
+# naming, forking, archiving
+
+
+async def test_rename_is_what_the_list_shows(house):
+    """A title given stands in the list on one line; without one, or before there is anything, it says what to do."""
+    assert "We have not talked yet" in await ask(house, "/rename Rome")
+    await talk(house, "a trip")
+    assert (
+        await ask(house, "/rename  Holidays\n in Rome ")
+        == "This conversation is called “Holidays in Rome” now."
+    )
+    assert "● Holidays in Rome · 2 messages" in await ask(house, "/sessions")
+    assert "Write the title after it" in await ask(house, "/rename")
+    assert "Write the title after it" in await ask(house, "/rename \u200b")
+    assert len((await ask(house, "/rename " + "x" * 500))) < 160
+
+
+async def test_fork_goes_on_in_a_copy(house):
+    """The copy begins with everything (or the last so many), the original is kept and can be gone back to."""
+    assert "no conversation to copy" in await ask(house, "/fork")
+    await talk(house, "one", "two")
+    forked = await ask(house, "/fork")
+    assert "begins with 4 messages" in forked
+    await talk(house, "three")
+    counts = await house.rows("SELECT message_count AS n, status FROM sessions ORDER BY created_at")
+    assert [(row["n"], row["status"]) for row in counts] == [(4, "ended"), (6, "active")]
+    assert "“one”: 4 messages" in await ask(house, offered(forked)["Back to the original"])
+    assert "begins with 2 messages" in await ask(house, "/fork 2")
+    assert "Use /fork, or /fork 10" in await ask(house, "/fork all")
+    history = await ask(house, "/history")
+    assert history.count("Ada: one") == 1, "what was copied is shown once"
+
+
+async def test_a_fork_is_what_the_model_sees(build):
+    """The first turn in a copy gets the copied messages, and none that were left behind."""
+    agent = GatedAgent()
+    agent.gate.set()
+    house = build(agent=agent)
+    async with house.running():
+        await talk(house, "one", "two", "/fork 2", "three")
+        assert [message.content for message in agent.contexts[-1].messages] == ["two", "echo: two", "three"]
+
+
+async def test_a_fork_leaves_what_waits_with_the_original(build):
+    """A message that is being answered stays there, and its answer comes."""
+    agent = GatedAgent()
+    agent.gate.set()
+    house = build(agent=agent)
+    async with house.running():
+        await talk(house, "one")
+        agent.gate.clear()
+        await house.deliver("two")
+        await house.until(lambda: "two" in agent.begun)
+        forked = await ask(house, "/fork")
+        assert "begins with 2 messages" in forked
+        assert "still being answered" in forked
+        agent.gate.set()
+        await house.until_quiet()
+        assert "echo: two" in house.shown()
+        rows = await house.rows("SELECT message_count AS n FROM sessions ORDER BY created_at")
+        assert [row["n"] for row in rows] == [4, 2]
+
+
+async def test_archive_puts_away_and_sessions_brings_back(house):
+    """/archive ends and archives; the next message begins anew; /sessions makes it the live one again."""
+    assert "We have not talked yet" in await ask(house, "/archive")
+    await talk(house, "old times")
+    assert "“old times” is put away." in await ask(house, "/archive")
+    assert await status_of(house, "old times") == ("archived", "completed")
+    await talk(house, "new times")
+    assert "“old times”" in await ask(house, "/sessions 2")
+    assert await status_of(house, "old times") == ("active", None)
+    events = await house.rows(
+        "SELECT from_status, to_status, reason, made_by, person_id FROM session_events ORDER BY id"
+    )
+    assert [(row["from_status"], row["to_status"], row["reason"], row["made_by"]) for row in events] == [
+        ("active", "ended", "requested", "person"),
+        ("ended", "archived", "requested", "person"),
+        ("active", "ended", "switched", "person"),
+        ("archived", "active", "resumed", "person"),
+    ]
+    assert {row["person_id"] for row in events} == {
+        row["id"] for row in await house.rows("SELECT id FROM persons")
+    }
+
+
+# searching
+
+
+async def test_search_finds_own_words_only(house):
+    """Hits with the words marked, the person's own; another person and a group find none of it."""
+    await talk(house, "the train to Rome leaves at nine", "/reset", "bread")
+    found = await ask(house, "/search Rome train")
+    assert "**train** to **Rome**" in found
+    assert "Ada:" in found
+    assert await ask(house, "/search submarine") == "I found nothing like that in what we said."
+    assert "Write the words after it" in await ask(house, "/search")
+    assert "found nothing" in await ask(house, "/search Rome", person="bob", channel="bob")
+    assert "found nothing" in await ask(house, "/search Rome", **GROUP)
+
+
+async def test_search_says_how_many_there_are(house):
+    """More hits than are shown are counted."""
+    for number in range(4):
+        await talk(house, f"apple number {number}")
+    assert "Found 8 messages; these are the best 5:" in await ask(house, "/search apple")
+
+
+# forgetting
+
+
+async def test_forgetting_asks_first(house):
+    """/forget offers, a choice asks, and only yes does it; the conversation is gone from every list at once."""
+    await talk(house, "my secret plan")
+    assert offered(await ask(house, "/forget")) == {
+        "This conversation": "/forget session",
+        "Everything of mine": "/forget me",
+    }
+    asked = await ask(house, "/forget session")
+    assert "“my secret plan”, 2 messages, will be gone for good" in asked
+    assert offered(asked) == {"Yes, forget it": "/forget yes", "No, keep it": "/forget no"}
+    assert await status_of(house, "my secret plan") == ("active", None)
+    assert "within about a day" in await ask(house, "/forget yes")
+    assert await status_of(house, "my secret plan") == ("ended", "deleted")
+    assert "no conversation yet" in await ask(house, "/sessions")
+    assert "nothing to show" in await ask(house, "/history")
+    assert "found nothing" in await ask(house, "/search secret")
+    assert "There is no conversation to forget" in await ask(house, "/forget session")
+    assert list(offered(await ask(house, "/forget"))) == ["Everything of mine"]
+
+
+async def test_a_yes_counts_once_for_who_was_asked_where_and_when(build):
+    """Without a question, a second time, by somebody else, in another channel or too late, yes does nothing."""
+    clock = MovingClock()
+    house = build(now=clock)
+    async with house.running():
+        unasked = "There is nothing for you to confirm. /forget asks first."
+        await talk(house, "keep me")
+        assert await ask(house, "/forget yes") == unasked
+        await ask(house, "/forget session")
+        assert await ask(house, "/forget yes", person="bob", channel="ada") == unasked
+        assert await ask(house, "/forget yes", channel="g", channel_kind="group") == unasked
+        assert await ask(house, "/forget no") == "Nothing is forgotten."
+        assert await ask(house, "/forget yes") == unasked
+        await ask(house, "/forget session")
+        clock.advance(ANSWER_WITHIN_MS / 1000 + 1)
+        assert await ask(house, "/forget yes") == unasked
+        assert await status_of(house, "keep me") == ("active", None)
+        assert "Use /forget, /forget session or /forget me." in await ask(house, "/forget everything")
+
+
+async def test_forgetting_ends_the_running_answer(build):
+    """A conversation that is forgotten is not answered any more: what runs ends, what waits is dropped."""
+    agent = GatedAgent()
+    house = build(agent=agent)
+    async with house.running():
+        await house.deliver("one")
+        await house.deliver("two")
+        await house.until(lambda: agent.begun)
+        await ask(house, "/forget session")
+        assert "Done." in await ask(house, "/forget yes")
+        await house.until_quiet()
+        assert await house.statuses() == ["cancelled", "cancelled"]
+        assert agent.begun == ["one"]
+
+
+async def test_a_shared_conversation_is_not_one_members_to_remove(house):
+    """In a group a member is offered only their own; an operator may remove the conversation."""
+    await talk(house, "plans of all", **GROUP)
+    assert list(offered(await ask(house, "/forget", **GROUP))) == ["Everything of mine"]
+    assert "only an operator can remove it" in await ask(house, "/forget session", **GROUP)
+    await house.database.write(lambda tx: tx.execute("UPDATE persons SET role = 'operator'"))
+    await ask(house, "/forget session", **GROUP)
+    assert "Done." in await ask(house, "/forget yes", **GROUP)
+    assert await status_of(house, "plans of all") == ("ended", "deleted")
+
+
+async def test_forgetting_a_person_is_requested_once_confirmed(house):
+    """/forget me asks, and yes hands the person over to those who erase."""
+    await talk(house, "all my words")
+    assert "on every platform I know you on" in await ask(house, "/forget me")
+    assert await house.rows("SELECT person_id FROM erasures") == []
+    assert "I am removing what you wrote" in await ask(house, "/forget yes")
+    (row,) = await house.rows("SELECT e.actor FROM erasures e")
+    assert row["actor"] == "person"
+
+
+# what groups and menus see
+
+
+async def test_other_bots_commands_in_a_group_are_left_to_them(house):
+    """In a group an unknown command gets no answer, unless it is nearly one of ours; in a direct channel it does."""
+    receipt = await house.deliver("/quantum", **GROUP)
+    assert (receipt.outcome, receipt.reason) == ("declined", "unknown_command")
+    assert "Did you mean /sessions?" in await ask(house, "/session", **GROUP)
+    assert house.shown("g") == ["I do not know /session. Did you mean /sessions?"]
+    assert "I do not know /quantum" in await ask(house, "/quantum")
+
+
+async def test_history_leads_to_the_pages_beside(house):
+    """A page of /history offers the older and the newer one, where there are such."""
+    for number in range(11):
+        await talk(house, f"question {number}")
+    assert offered(await ask(house, "/history")) == {"Older": "/history 2"}
+    assert offered(await ask(house, "/history 2")) == {"Older": "/history 3", "Newer": "/history 1"}
+    assert offered(await ask(house, "/history 3")) == {"Newer": "/history 2"}
+
+
+def test_every_choice_we_offer_fits_a_button():
+    """The longest commands that we put on buttons are within Telegram's limit."""
+    for command in ("/sessions page 99999999", "/history 99999999", "/forget session", "/sessions 0123ab"):
+        assert len(Choice("x", command).command.encode()) <= 64
+        assert commands.parse(command) is not None

@@ -1,0 +1,180 @@
+"""`palaver sessions …` as an operator types it: what is printed, what is changed, and with which exit code it ends."""
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bot.cli import cli
+from sessions import contents, inbox, lifecycle
+from sessions.database.sqlite import SqliteDatabase
+from sessions.scope import OperatorScope
+from tests.sessions.records import DAY, arrive, claimed, incoming, resolved
+
+EVERYTHING = OperatorScope()
+NOW = 1_700_000_000_000
+"""Long ago, so that what is not kept alive is due."""
+
+
+class Terminal:
+    """One database and the commands run on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "palaver.db"
+        self.config = folder / "config.toml"
+        self.config.write_text(f'database_url = "sqlite://{self.path}"\n', encoding="utf-8")
+
+    def run(self, *words: str) -> tuple[int, str, str]:
+        result = CliRunner().invoke(cli, ["sessions", *words, "--config", str(self.config)])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result.exit_code, result.stdout, result.stderr
+
+    def change(self, work):
+        async def run():
+            database = await SqliteDatabase.open(self.path)
+            try:
+                return await database.write(work)
+            finally:
+                await database.close()
+
+        return asyncio.run(run())
+
+
+def _talk(tx, text="a trip to Rome", at=NOW, **changes):
+    queued = arrive(tx, incoming(text, **changes), now=at)
+    inbox.finish(tx, claimed(tx, queued.session_id, at), "completed", at + 5, answer="gladly")
+    return queued.session_id
+
+
+@pytest.fixture
+def terminal(tmp_path, monkeypatch):
+    for name in ("PALAVER_CONFIG", "PALAVER_DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return Terminal(tmp_path)
+
+
+def test_a_session_is_shown_with_what_it_holds(terminal):
+    """Title, status, contents and history in words; everything, and what was said, as JSON; by the end of its id too."""
+
+    def make(tx):
+        session_id = _talk(tx)
+        contents.add_link(tx, session_id, "integration", "gmail", NOW)
+        contents.set_current_task(tx, session_id, "book a table", NOW)
+        lifecycle.pause(tx, lifecycle.find(tx, session_id, EVERYTHING), NOW + 60_000)
+        return session_id
+
+    session_id = terminal.change(make)
+    code, shown, _ = terminal.run("show", session_id)
+    assert code == 0
+    for line in (
+        r"title +a trip to Rome \(of its own\)",
+        r"status +paused",
+        r"task +book a table",
+        r"integrations +gmail",
+        r"then +2023-11-14 22:14:20 UTC  paused \(requested, by daemon\)",
+    ):
+        assert re.search(line, shown), line
+    assert "gladly" not in shown
+    code, shown, _ = terminal.run("show", session_id[-6:].lower(), "--json")
+    facts = json.loads(shown)
+    assert (facts["id"], facts["title"], facts["is_title_given"]) == (session_id, "a trip to Rome", False)
+    assert facts["exchanges"][0]["answer"] == "gladly"
+
+
+@pytest.mark.parametrize("word", ["nothing", "01ARZ3NDEKTSV4RRFFQ69G5FAV", "G5FAVX", ""])
+@pytest.mark.parametrize("command", ["show", "end", "resume"])
+def test_an_unknown_session_is_said_so(terminal, command, word):
+    """Exit 1, with what to do."""
+    terminal.change(_talk)
+    code, shown, error = terminal.run(command, word)
+    assert (code, shown) == (1, "")
+    assert f"there is no session {word}" in error
+    assert "palaver sessions list" in error
+
+
+def test_a_session_goes_through_its_life_by_command(terminal):
+    """Each command takes its step, says where the session stands, and is noted as the operator's."""
+    session_id = terminal.change(_talk)
+    for command, status in [
+        ("pause", "paused"),
+        ("resume", "active"),
+        ("end", "ended (completed)"),
+        ("archive", "archived (completed)"),
+        ("resume", "active"),
+        ("archive", "archived (completed)"),
+        ("delete", "ended (deleted)"),
+        ("resume", "active"),
+    ]:
+        code, shown, error = terminal.run(command, session_id)
+        assert (code, error) == (0, ""), (command, error)
+        assert shown == f"{session_id} is {status} now.\n"
+    events = terminal.change(lambda tx: lifecycle.events(tx, session_id, EVERYTHING))
+    assert {event.made_by for event in events} == {"operator"}
+    assert len(events) == 9, "archiving a live session is two steps"
+
+
+def test_a_step_that_there_is_not_is_refused(terminal):
+    """Exit 2, with the reason; nothing has changed."""
+    session_id = terminal.change(_talk)
+    terminal.run("end", session_id)
+    code, _, error = terminal.run("pause", session_id)
+    assert code == 2
+    assert "a session that is ended cannot pause" in error
+    assert terminal.change(lambda tx: lifecycle.find(tx, session_id, EVERYTHING)).status == "ended"
+
+
+def test_the_clean_up_says_what_is_due_and_does_it(terminal):
+    """--dry-run changes nothing and gives the same counts as the clean-up itself; afterwards nothing is due."""
+
+    def make(tx):
+        _talk(tx)
+        busy = _talk(tx, user_id="u2")
+        contents.set_current_task(tx, busy, "book a table", NOW)
+        old, _, _ = resolved(tx, incoming(user_id="u3"), now=NOW - 40 * DAY)
+        lifecycle.end(tx, old, "reset", NOW - 39 * DAY)
+
+    terminal.change(make)
+    expected = "1 expired, 1 abandoned, 1 deleted"
+    assert terminal.run("cleanup", "--dry-run")[:2] == (0, f"Due: {expected}.\n")
+    assert terminal.run("cleanup", "--dry-run")[:2] == (0, f"Due: {expected}.\n")
+    assert terminal.run("cleanup")[:2] == (0, f"Done: {expected}.\n")
+    code, shown, _ = terminal.run("cleanup", "--dry-run", "--json")
+    assert json.loads(shown) == dict.fromkeys(["expired", "abandoned", "archived", "deleted", "removed"], 0)
+    statuses = terminal.change(lambda tx: tx.rows("SELECT end_reason FROM sessions ORDER BY end_reason"))
+    assert [row["end_reason"] for row in statuses] == ["abandoned", "deleted", "expired"]
+
+
+@pytest.mark.parametrize("command", [("end",), ("archive",), ("delete",), ("resume",), ("pause",), ("cleanup",)])
+def test_a_daemon_that_owns_the_file_is_not_disturbed(terminal, command):
+    """Commands that write end with 69 and say what to do; those that read work beside it."""
+
+    async def run():
+        database = await SqliteDatabase.open(terminal.path)
+        try:
+            session_id = await database.write(_talk)
+            words = [*command, session_id] if command != ("cleanup",) else [*command]
+            refused = await asyncio.to_thread(terminal.run, *words)
+            shown = await asyncio.to_thread(terminal.run, "show", session_id)
+            due = await asyncio.to_thread(terminal.run, "cleanup", "--dry-run")
+            return refused, shown, due
+        finally:
+            await database.close()
+
+    (code, shown, error), read, due = asyncio.run(run())
+    assert (code, shown) == (69, "")
+    assert "belongs to another running Palaver" in error
+    assert "Stop that one first" in error
+    assert read[0] == due[0] == 0
+
+
+def test_the_list_takes_a_status(terminal):
+    """Other systems' words work too, and a wrong one is refused with those there are."""
+    terminal.change(_talk)
+    assert "active" in terminal.run("list", "--status", "is_active")[1]
+    assert terminal.run("list", "--status", "ended")[1] == "There are no sessions.\n"
+    code, _, error = terminal.run("list", "--status", "gone")
+    assert code == 2
+    assert "'gone' is no status" in error

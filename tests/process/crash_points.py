@@ -1,0 +1,188 @@
+"""A crash at every commit there is: right after it, and just before it, everywhere in a scenario that has everything.
+
+Owns the scenario and the survey of all its crash points; `test_crash_points.py` runs it on Palaver as it is, `mutations.py`
+on versions that were broken on purpose.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.process.counterparties import PEOPLE, Chat, Counterparty, DiscordPeople, MemoryPeople
+from tests.process.daemon import PROJECT, NotReady, quick_settings
+from tests.process.invariants import FILLER, Said, check, is_idle
+from tests.process.nursery import Nursery, NurseryDaemon
+from tests.process.talk import Talk
+
+LANES = 6
+"""Scenarios beside each other; each is mostly waiting."""
+EVERY = {"memory": 1, "telegram": 1, "discord": int(os.environ.get("CRASH_EVERY", "5"))}
+"""Discord takes a second for each start: there `make test` tries a part of the points, CRASH_EVERY=1 all."""
+
+
+@dataclass
+class Played:
+    """How one scenario went."""
+
+    commits: int
+    """Of the first process."""
+    crashed: bool
+    violations: list[str]
+
+
+class Scenario:
+    """Acceptance, claims, steps, tool calls, a preview, results, several chunks, commands, /reset, a decline, an edit."""
+
+    def __init__(
+        self, people: Counterparty, nursery: Nursery, folder: Path, *, timeout_s: float = 20
+    ) -> None:
+        settings = quick_settings(folder / "palaver.db", {"main": people.account()})
+        settings["turns"]["max_message_chars"] = 20_000 if people.platform.name == "memory" else 4096
+        settings["access"] = {"block": ["mallory"]}
+        self.people = people
+        self._timeout_s = timeout_s
+        self.daemon = NurseryDaemon(nursery, folder, settings)
+        self._counter = folder / "commits"
+        self._counter.write_text("0")
+        self._crashed = False
+
+    async def play(self, **environment: str) -> Played:
+        """Play it; a daemon that dies on the way is started again, without the trap."""
+        talk = self.talk = await Talk.begin(self.people, 2)
+        ada, bob = talk.chats
+        async with self.daemon:
+            if isinstance(self.people, DiscordPeople):
+                # Discord keeps nothing for a bot that is away, and tells it nothing of channels it has never met.
+                await self.daemon.start()
+                for chat in talk.chats:
+                    await talk.say(chat)
+                await self._answered()
+                await self.daemon.stop()
+            self.daemon.launch(COMMITS_FILE=str(self._counter), **environment)
+            await talk.say(ada)
+            await self._answered()
+            await talk.say(bob, "tool=clock")
+            await self._answered()
+            await talk.say(ada, 'tool=clock tool=calculator:{"expression":"1+1"}')
+            await talk.say(bob, "pace=0.03", words=f"{FILLER} " * 16)
+            await self._answered()
+            # Discord is asked late here (see `_answered`), and a later piece of an answer has nothing to be looked up by.
+            await talk.say(bob, "pace=0.002", is_long=not isinstance(self.people, DiscordPeople))
+            await self._say_plainly(ada, "/whoami", "command", str(ada.person))
+            await self._answered()
+            await talk.say(ada, "delay=0.15")
+            behind = await talk.say(ada)
+            await self.people.edit(ada, behind.message_id, f"#{behind.number} {FILLER} in other words")
+            await self._answered()
+            await self._say_plainly(ada, "/reset", "command", "We start fresh")
+            await talk.say(ada)
+            await self._answered()
+            await self._say_plainly(bob, "/nonsense", "command", "/nonsense")
+            await self._answered()
+            while (code := await self._stop()) != 0:
+                assert code == -signal.SIGKILL, self.daemon.tail()
+                self._crashed = True
+                await self._answered()
+        findings = check(
+            self.daemon.database,
+            f"{self.people.platform.name}.main",
+            self.people.platform,
+            talk.said,
+            await talk.shown(),
+            logs=[self.daemon.log],
+            secrets=self.people.secrets,
+        )
+        return Played(int(self._counter.read_text() or 0), self._crashed, findings.violations)
+
+    async def _stop(self) -> int:
+        """SIGTERM, once it can take one. Gives the exit code."""
+        if self.daemon.is_running:
+            with contextlib.suppress(NotReady):  # it may die of its trap first
+                await self.daemon.wait_ready()
+        return await self.daemon.stop()
+
+    async def _say_plainly(self, chat: Chat, text: str, outcome: str, shows: str) -> None:
+        message_id = await self.people.say(chat, text)
+        self.talk.said.append(Said(chat, message_id, 0, outcome=outcome, shows=shows))  # type: ignore[arg-type]  # a literal
+
+    async def _answered(self) -> None:
+        """All is answered and the daemon idle; it is started again if it has died."""
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            if not self.daemon.is_running:
+                self._crashed = True
+                if isinstance(self.people, DiscordPeople):  # so late that it has forgotten the nonces
+                    await self.people.remote.call("advance", seconds=400)
+                self.daemon.launch()
+            if (
+                not await self.talk.missing()
+                and self.daemon.database.exists()
+                and is_idle(self.daemon.database)
+            ):
+                return
+            if time.monotonic() > deadline:
+                numbers = [one.number for one in await self.talk.missing()]
+                raise NotReady(f"unanswered: {numbers}\n{self.daemon.tail()}")
+            await asyncio.sleep(0.05)
+
+
+@dataclass
+class Survey:
+    """All crash points of one platform."""
+
+    commits: int = 0
+    """Of the scenario without a crash."""
+    points: list[tuple[str, int]] = field(default_factory=list)
+    reached: set[tuple[str, int]] = field(default_factory=set)
+    violations: list[str] = field(default_factory=list)
+
+    async def work(
+        self, adapter: str, nursery: Nursery, folder: Path, *, until_first: bool, timeout_s: float
+    ) -> None:
+        """One lane: take points until none is left."""
+        async with PEOPLE[adapter]() as people:
+            while self.points and not (until_first and self.violations):
+                side, number = self.points.pop(0)
+                if isinstance(people, MemoryPeople):
+                    await people.remote("forget")
+                if isinstance(people, DiscordPeople):  # an empty database begins with nonces used before
+                    await people.remote.call("advance", seconds=400)
+                scenario = Scenario(people, nursery, folder / f"{side}-{number}", timeout_s=timeout_s)
+                try:
+                    played = await scenario.play(CRASH_AT=str(number), CRASH_SIDE=side)
+                except NotReady as error:
+                    played = Played(0, crashed=True, violations=[str(error)])
+                self.violations += [f"crash {side} commit {number}: {one}" for one in played.violations]
+                if played.crashed:
+                    self.reached.add((side, number))
+                elif played.commits >= number:
+                    self.violations.append(f"crash {side} commit {number}: it did not happen")
+
+
+async def survey(
+    adapter: str,
+    folder: Path,
+    *,
+    tree: Path = PROJECT,
+    until_first: bool = False,
+    timeout_s: float = 20,
+) -> Survey:
+    """Play the scenario once to count its commits, then once for every crash point. `tree` is the program's source."""
+    with Nursery(folder, tree) as nursery:
+        async with PEOPLE[adapter]() as people:
+            whole = await Scenario(people, nursery, folder / "whole").play()
+        if whole.crashed or whole.violations:
+            raise AssertionError(f"it does not work even without a crash: {whole.violations}")
+        # How operations share a commit is a matter of timing, so some runs have a few more.
+        numbers = range(1, whole.commits + 4, EVERY[adapter])
+        result = Survey(whole.commits, [(side, number) for number in numbers for side in ("after", "before")])
+        async with asyncio.TaskGroup() as lanes:
+            for _ in range(LANES):
+                lanes.create_task(
+                    result.work(adapter, nursery, folder, until_first=until_first, timeout_s=timeout_s)
+                )
+    return result

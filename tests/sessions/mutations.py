@@ -1,0 +1,280 @@
+"""Breaks the store on purpose, one promise at a time, and asks whether the tests notice: `python -m tests.sessions.mutations`.
+
+Each break is made in a copy of the tree, in which the tests of `sessions/` then run on SQLite until the first fails. A break that
+nobody notices is a gap in the tests, and ends this script with 1. Arguments choose breaks by words of their names.
+"""
+
+# ruff: noqa: E501 - what is replaced stands here as it stands there
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("adapters", "bot", "config", "sessions", "tests", "pyproject.toml")
+LIMIT_S = 600
+
+
+# The quick ones first.
+TESTS = (
+    *(
+        f"tests/sessions/test_{name}.py"
+        for name in ("inbox", "outbox", "lifecycle", "keys", "people", "history")
+    ),
+    "tests/conformance/test_database.py",
+    "tests/sessions/test_isolation.py",
+    "tests/sessions/test_sqlite.py",
+    "tests/sessions/test_machine.py",
+)
+
+
+@dataclass(frozen=True)
+class Break:
+    """What is taken out, where, and what stands there instead."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: Sequence[str] = TESTS
+
+
+MACHINE = ("tests/sessions/test_machine.py",)
+
+BREAKS = (
+    # durability
+    Break(
+        "callers are told before the commit",
+        "database/sqlite.py",
+        "            fault: Exception | None = None\n",
+        "            fault: Exception | None = None\n"
+        "            self._writer._tx.put_nowait((None, lambda connection=self._writer._conn, batch=batch:"
+        " self._commit(connection, batch)))\n"
+        "            await asyncio.sleep(0)\n            [o.future.set_result(o.result) for o in batch]\n            continue\n",
+    ),
+    Break(
+        "the commit is dropped",
+        "database/sqlite.py",
+        'connection.execute("COMMIT")\n        except',
+        'connection.execute("ROLLBACK")\n        except',
+    ),
+    Break(
+        "commits do not wait for fsync",
+        "database/sqlite.py",
+        "PRAGMA synchronous = FULL",
+        "PRAGMA synchronous = NORMAL",
+    ),
+    Break(
+        "fsync is switched off, and said to be on",
+        "database/sqlite.py",
+        'connection.execute("PRAGMA wal_autocheckpoint',
+        'connection.execute("PRAGMA fullfsync = 0"); connection.execute("PRAGMA synchronous = OFF"); connection.execute("PRAGMA wal_autocheckpoint',
+        ("tests/sessions/test_sqlite.py",),
+    ),
+    Break(
+        "a failing operation's half stays",
+        "database/sqlite.py",
+        '            connection.execute("ROLLBACK TO operation")\n',
+        "            pass\n",
+    ),
+    Break(
+        "each write commits alone",
+        "database/sqlite.py",
+        "LARGEST_BATCH: Final = 500",
+        "LARGEST_BATCH: Final = 1",
+    ),
+    Break(
+        "a batch that lost its transaction is not run again",
+        "database/sqlite.py",
+        "                    self._commit(connection, [operation])\n",
+        "                    operation.error = _translate(error, self.path)\n",
+    ),
+    Break(
+        "no lock on the file",
+        "database/sqlite.py",
+        "fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "pass",
+    ),
+    # once, in order, one at a time
+    Break(
+        "the inbox's unique key is gone",
+        "database/migrations/0001_spine.sql",
+        "    UNIQUE (account, channel, message_id)\n",
+        "    CHECK (1 = 1)\n",
+    ),
+    Break(
+        "the channel is no part of a message's identity",
+        "inbox.py",
+        "AND channel = :channel AND message_id = :id",
+        "AND message_id = :id AND :channel = :channel",
+    ),
+    Break(
+        "the fence of results is gone",
+        "inbox.py",
+        " error_ref = :ref WHERE id = :id AND epoch = :epoch AND status = 'running'",
+        " error_ref = :ref WHERE id = :id AND epoch <> -:epoch",
+    ),
+    Break(
+        "the fence of results looks at the status alone",
+        "inbox.py",
+        " error_ref = :ref WHERE id = :id AND epoch = :epoch AND status = 'running'",
+        " error_ref = :ref WHERE id = :id AND epoch <> -:epoch AND status = 'running'",
+    ),
+    Break(
+        "the fence of steps is gone",
+        "inbox.py",
+        "    if row is None:\n        raise StaleClaim(claim.turn_id)\n",
+        "",
+    ),
+    Break("a claim does not move the epoch", "inbox.py", "epoch = epoch + 1", "epoch = epoch + 0"),
+    Break(
+        "recovery of turns is gone",
+        "inbox.py",
+        "UPDATE turns SET status = 'queued' WHERE status = 'running'",
+        "UPDATE turns SET status = 'queued' WHERE status = 'walking'",
+    ),
+    Break("the lane has no order", "inbox.py", "ORDER BY t.position LIMIT 1", "ORDER BY t.id DESC LIMIT 1"),
+    Break("the lane is not asked who runs", "inbox.py", "r.status = 'running'", "r.status = 'walking'"),
+    Break("a repeated step counts twice", "inbox.py", "    return changed == 1\n", "    return True\n"),
+    Break(
+        "the conversation shows what came later",
+        "inbox.py",
+        "(position < :position OR (position = :position AND part = 0))",
+        "(position < :position + 9)",
+    ),
+    # replies
+    Break(
+        "recovery of sends is gone",
+        "outbox.py",
+        "may_be_out = 1 WHERE state = 'sending'",
+        "may_be_out = 1 WHERE state = 'walking'",
+    ),
+    Break(
+        "a try that failed makes a lost one forgotten",
+        "outbox.py",
+        "CASE WHEN may_be_out = 1 AND platform_message_id IS NULL THEN 'uncertain' ELSE 'ready' END",
+        "'ready'",
+    ),
+    Break(
+        "previews go out as answers",
+        "outbox.py",
+        '            " AND is_final = 1 ORDER BY id LIMIT :limit"',
+        '            " ORDER BY id LIMIT :limit"',
+    ),
+    Break(
+        "chunks have no order",
+        "outbox.py",
+        "AND is_final = 1 ORDER BY id LIMIT",
+        "AND is_final = 1 ORDER BY id DESC LIMIT",
+    ),
+    Break(
+        "a late preview swallows the answer",
+        "outbox.py",
+        '"is_final = 0" if body is None',
+        '"1 = 1" if body is None',
+    ),
+    Break("what is sent can come back", "outbox.py", "state IN ('ready', 'uncertain')", "state <> 'sending'"),
+    # people and their sessions
+    Break(
+        "a person's scope shows everybody's",
+        "scope.py",
+        "{alias}.person_id = :scope_person AND",
+        "{alias}.person_id IS NOT NULL AND :scope_person = :scope_person AND",
+    ),
+    Break("a channel's scope shows its members' own", "scope.py", "{alias}.person_id IS NULL AND", ""),
+    Break("deleted sessions are shown", "scope.py", "<> 'deleted')", "<> 'gone')"),
+    Break(
+        "a key forgets the account",
+        "keys.py",
+        "[scope, account, channel, thread]",
+        "[scope, channel, thread]",
+    ),
+    Break(
+        "the clean-up takes sessions that wait",
+        "cleanup.py",
+        "t.status IN ('queued', 'running'))",
+        "t.status IN ('walking'))",
+    ),
+    Break(
+        "a live session may be doubled by a move",
+        "lifecycle.py",
+        "if other is not None and other.id != session.id:  # somebody",
+        "if False:  # somebody",
+        MACHINE,
+    ),
+)
+
+
+def main(words: Sequence[str]) -> int:
+    chosen = [one for one in BREAKS if all(word in one.name for word in words)]
+    if failing := _noticed_by(None):
+        print(f"the tests do not pass as it is: {failing}")
+        return 1
+    unnoticed = []
+    for one in chosen:
+        noticed = _noticed_by(one)
+        print(
+            f"{'noticed' if noticed else 'NOT NOTICED':<12} {one.name}\n             {noticed or '-'}",
+            flush=True,
+        )
+        if not noticed:
+            unnoticed.append(one)
+    print(f"{len(chosen) - len(unnoticed)} of {len(chosen)} breaks noticed")
+    return 1 if unnoticed or not chosen else 0
+
+
+def _noticed_by(one: Break | None) -> str:
+    """The first test that fails on the broken copy (or on a whole one); empty if all pass."""
+    with tempfile.TemporaryDirectory(prefix="palaver-mutation-") as name:
+        copy = Path(name)
+        for entry in COPIED:
+            source = ROOT / entry
+            if source.is_dir():
+                shutil.copytree(source, copy / entry, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, copy / entry)
+        if one is not None:
+            file = copy / "sessions" / one.file
+            text = file.read_text(encoding="utf-8")
+            if one.old not in text:
+                raise SystemExit(f"{one.name}: {one.old!r} does not stand in {one.file} any more")
+            file.write_text(text.replace(one.old, one.new), encoding="utf-8")
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-x",
+                "-q",
+                "--tb=line",
+                "--timeout=120",
+                "--show-capture=no",
+                "-p",
+                "no:cacheprovider",
+                "-p",
+                "no:randomly",
+                "-k",
+                "not postgresql and not postgres",
+                *(one.tests if one is not None else TESTS),
+            ],
+            cwd=copy,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+    found = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    if done.returncode == 1 and found:
+        return str(found[0])
+    if done.returncode:
+        raise SystemExit(f"{one}: the tests did not run\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
+    return ""
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,75 @@
+"""The numbered files of `migrations/`: read in order, run once, refused from the future, the same for both databases."""
+
+import re
+
+import pytest
+
+from sessions.database import migrate
+from sessions.database.base import COLUMN_TYPES
+from sessions.database.migrate import Migration
+from sessions.errors import SchemaTooNew
+
+
+def test_the_files_are_numbered_without_a_gap():
+    """Versions are 1, 2, 3 …, and each file holds statements."""
+    found = migrate.migrations()
+    assert [migration.version for migration in found] == list(range(1, len(found) + 1))
+    assert all(migrate.statements(migration.sql) for migration in found)
+
+
+@pytest.mark.parametrize(
+    "names", [["0002_b.sql"], ["0001_a.sql", "0003_c.sql"], ["0001_a.sql", "0001_b.sql"]]
+)
+def test_a_gap_or_a_number_used_twice_is_refused(tmp_path, monkeypatch, names):
+    """A merge that went wrong stops the start instead of skipping a migration."""
+    (tmp_path / "migrations").mkdir()
+    for name in names:
+        (tmp_path / "migrations" / name).write_text("SELECT 1;")
+    monkeypatch.setattr(migrate.resources, "files", lambda package: tmp_path)
+    with pytest.raises(ValueError, match="gap"):
+        migrate.migrations.__wrapped__()
+
+
+def test_only_files_named_like_migrations_are_read(tmp_path, monkeypatch):
+    """Editors' copies and notes beside the files are not run."""
+    (tmp_path / "migrations").mkdir()
+    for name in ("0001_first.sql", "0001_first.sql~", "README", "1_short.sql", "0001_UPPER.sql"):
+        (tmp_path / "migrations" / name).write_text("SELECT 1;")
+    monkeypatch.setattr(migrate.resources, "files", lambda package: tmp_path)
+    assert migrate.migrations.__wrapped__() == (Migration(1, "first", "SELECT 1;"),)
+
+
+def test_what_is_pending_is_what_was_not_run(tx, monkeypatch):
+    """After all have run nothing is pending; a new one alone is."""
+    assert migrate.current_version(tx) == len(migrate.migrations())
+    assert list(migrate.pending(tx)) == []
+    more = Migration(len(migrate.migrations()) + 1, "more", "CREATE TABLE more (id $SERIAL, raw $BYTES)")
+    known = (*migrate.migrations(), more)
+    monkeypatch.setattr(migrate, "migrations", lambda: known)
+    assert list(migrate.pending(tx)) == [more]
+    migrate.apply(tx, more, 5)
+    assert list(migrate.pending(tx)) == []
+    row = tx.row("SELECT * FROM schema_version ORDER BY version DESC LIMIT 1")
+    assert (row["version"], row["name"], row["applied_at"]) == (more.version, "more", 5)
+
+
+def test_a_schema_from_the_future_is_refused_with_both_versions(tx, monkeypatch):
+    """Rows of a version that this code does not know: SchemaTooNew, with what to do."""
+    known = migrate.migrations()
+    monkeypatch.setattr(migrate, "migrations", lambda: known[:-1])
+    with pytest.raises(SchemaTooNew, match=f"version {len(known)}.*up to {len(known) - 1}") as refusal:
+        migrate.pending(tx)
+    assert "snapshot" in refusal.value.hint
+
+
+def test_scripts_are_cut_into_statements():
+    """Comments go, also those that hold a semicolon; empty pieces go."""
+    script = "-- one; two\nCREATE TABLE a (x TEXT); -- three;\n\n;CREATE TABLE b (y TEXT)  ;\n-- end"
+    assert migrate.statements(script) == ["CREATE TABLE a (x TEXT)", "CREATE TABLE b (y TEXT)"]
+
+
+def test_placeholders_are_those_that_both_databases_know():
+    """`$SERIAL` and its like stand for a type on each database, or the file would not run there."""
+    for migration in migrate.migrations():
+        for placeholders in COLUMN_TYPES.values():
+            assert set(re.findall(r"\$[A-Z]+\b", migration.sql)) <= set(placeholders)
