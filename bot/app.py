@@ -17,7 +17,7 @@ import structlog
 
 from adapters import registry
 from adapters.base import Adapter
-from bot import catalogue, commands
+from bot import catalogue, commands, retention
 from bot.agents.base import Agent
 from bot.delivery import Delivery
 from bot.gateway import Gateway
@@ -38,8 +38,8 @@ from sessions import cleanup, inbox, semantic, tokens
 from sessions.database.base import Database
 from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import StoreError, StoreUnavailable
-from sessions.sealing import read_keys
 from sessions.hot import HotSessions
+from sessions.sealing import read_keys
 
 log = structlog.get_logger()
 
@@ -297,7 +297,15 @@ class App:
                 ):
                     forgotten += batch
                     await asyncio.sleep(0.02)
-                log.info("sessions.cleaned_up", sessions=touched, declined_messages=forgotten)
+                outdated = await retention.forget_old(
+                    self.database, retention.rules_of(self.settings), self._now
+                )
+                log.info(
+                    "sessions.cleaned_up",
+                    sessions=touched,
+                    declined_messages=forgotten,
+                    outdated_messages=outdated,
+                )
             except StoreError as error:
                 log.error("sessions.cleanup_failed", reason=error.reason, hint=error.hint)
             except Exception:  # the next round may do better; without one the store would grow for ever

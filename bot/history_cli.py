@@ -38,7 +38,8 @@ PersonOption = Annotated[
 
 def search(
     words: Annotated[
-        list[str], typer.Argument(help='Words, "words in a row", begin*; -- -without leaves out a word.')
+        list[str],
+        typer.Argument(help="""Words; in quotes for the shell 'with -without "in a row" begin*'."""),
     ],
     config: ConfigOption = None,
     person: PersonOption = None,
@@ -61,9 +62,8 @@ def search(
         if chosen is None:
             shell.fail(USAGE, f"search: {role!r} is no role; there are {', '.join(_ROLES)}.")
     now = int(time.time() * 1000)
-    text = " ".join(f'"{word}"' if " " in word and '"' not in word else word for word in words)
     query = SearchQuery(
-        text,
+        " ".join(words),
         since=_moment("--since", since, now),
         until=_moment("--until", until, now),
         platform=platform,

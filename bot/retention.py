@@ -6,6 +6,7 @@ Owns the pauses and the rules. What is removed is `sessions/retention.py`.
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 from config.names import AccountId, ChannelId
 from config.settings import Settings
@@ -37,13 +38,11 @@ async def forget_old(database: Database, rules: Rules, now: Callable[[], int]) -
     removed = 0
     after: str | None = ""
     while after is not None:
-        found, after = await database.read(lambda tx, after=after: retention.outdated(tx, rules, now(), after))  # type: ignore[misc]  # bound early
+        look = partial(retention.outdated, rules=rules, now=now(), after=after)
+        found, after = await database.read(look)
         for session_id, before in found:
-            while batch := await database.write(
-                lambda tx, session_id=session_id, before=before: retention.forget_before(  # type: ignore[misc]  # bound early
-                    tx, session_id, before, now()
-                )
-            ):
+            forget = partial(retention.forget_before, session_id=session_id, before=before, now=now())
+            while batch := await database.write(forget):
                 removed += batch
                 await asyncio.sleep(_PAUSE_S)
         await asyncio.sleep(_PAUSE_S)

@@ -122,6 +122,8 @@ class Summariser:
             stack, replaced = await self._merged(plan, [*plan.stack, new])
             if not await self._store(plan, stack, replaced):
                 return number
+            if not plan.has_more:
+                return number + 1
         return _MOST_ROUNDS
 
     async def resummarise(self, session_id: SessionId) -> int | None:
@@ -166,13 +168,13 @@ class Summariser:
     ) -> tuple[list[Made | Summary], list[int]]:
         """The stack, with its oldest made one for as long as it is too much; and the versions that are in it no more."""
         left, replaced = list(stack), []
-        while summaries.to_merge(left, plan.room_tokens):
-            first, second, *rest = left
+        while (number := summaries.pair_to_merge(left, plan.room_tokens)) is not None:
+            first, second = left[number : number + 2]
             replaced += [one.version for one in (first, second) if isinstance(one, Summary)]
             lines = digest.lines_of(f"{first.content}\n{second.content}")
             text = await self._make(plan, lines)
             level = max(first.level, second.level) + 1
-            left = [_made(level, first.from_position, second.to_position, text), *rest]
+            left[number : number + 2] = [_made(level, first.from_position, second.to_position, text)]
         return left, replaced
 
     async def _make(self, plan: Plan, said: Sequence[digest.Spoken]) -> _Text:

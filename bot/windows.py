@@ -143,10 +143,15 @@ class TurnWindow:
             return True
         if said < context.FEWEST_TO_SUMMARISE:
             return False
-        parts = self.seen.parts
-        total = parts.instructions + parts.summaries + parts.messages
-        total += round((tokens.count(answer) if answer else 0) * self._claim.window.ratio)
-        return self.seen.left_out > 0 or total >= context.DUE_SHARE * parts.limit
+        if self.seen.left_out:
+            return True
+        parts, ratio = self.seen.parts, self._claim.window.ratio
+        room = context.DUE_SHARE * parts.limit - parts.instructions - parts.summaries - parts.messages
+        if (
+            answer is None or 4 * len(answer) * ratio < room
+        ):  # a character has four bytes, and so tokens, at most
+            return room <= 0
+        return tokens.count(answer) * ratio >= room
 
     def _compose(self, steps: Sequence[RecordedStep], limit_tokens: int) -> Context:
         claim = self._claim

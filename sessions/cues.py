@@ -40,6 +40,7 @@ FACT: Final = _cues(
     "we live, meet at,"
     "is located, is due, deadline, costs, booked, arrives, leaves at, starts at, the code, the password,"
     "the key is,"
+    "birthday, anniversary, wedding, appointment, phone number, passport, is my, are my,"
     # de
     "mein name, ich heiße, ich heisse, meine frau, mein mann, mein sohn, meine tochter, mein bruder,"
     "meine schwester,"
@@ -54,6 +55,7 @@ FACT: Final = _cues(
     "heißt, heisst, umgezogen, wir wohnen, treffpunkt, treffen uns, die frist, abgabe, kostet, gebucht,"
     "kommt an, fährt um,"
     "beginnt um, der code, das passwort, die pin,"
+    "geburtstag, hochzeitstag, termin, telefonnummer, ist mein, ist meine,"
     # es
     "me llamo, mi nombre, mi esposa, mi mujer, mi marido, mi hijo, mi hija, mi hermano, mi hermana,"
     "mi madre, mi padre,"
@@ -66,6 +68,7 @@ FACT: Final = _cues(
     "nos mudamos, me mudé, quedamos en, la fecha límite, el plazo, cuesta, reservad, llega a, sale a las,"
     "empieza a las,"
     "el código, la contraseña, la clave,"
+    "cumpleaños, aniversario, la cita, número de teléfono, es mi,"
     # ru
     "меня зовут, моё имя, мое имя, моя жена, мой муж, мой сын, моя дочь, мой брат, моя сестра, моя мама,"
     "мой отец, мой папа,"
@@ -78,6 +81,7 @@ FACT: Final = _cues(
     "мы живём, встречаемся, крайний срок, срок сдачи, дедлайн, стоит, забронирова, прибывает,"
     "отправляется, начинается в, код,"
     "пароль, ключ,"
+    "день рождения, годовщина, моей, моего, номер телефона, у меня,"
     # zh
     "我叫, 我的名字, 我姓, 我老婆, 我妻子, 我丈夫, 我老公, 我儿子, 我女儿, 我哥, 我弟, 我姐, 我妹, 我妈,"
     "我爸, 我的生日, 我生日, 我的地址,"

@@ -15,13 +15,14 @@ from typing import Final
 from sessions import tokens
 from sessions.cues import COURTESY, DECISION, FACT, HEARSAY, OPEN, Cues
 
+_REPEATED: Final = 1.5
 _MOST_CHARS: Final = 6_000
 """Of one message: its beginning and its end."""
 _MOST_SENTENCES: Final = 1_500
 _LONGEST: Final = 280
 """Characters of a kept sentence."""
 
-_END: Final = re.compile(r"(?<=[.!?…])[\"'»”)]*\s+|(?<=[。！？；])[”」』）]*|\n+")
+_END: Final = re.compile(r"(?<=[.!?…])(?<!\b\d\.)(?<!\b\d\d\.)[\"'»”)]*\s+|(?<=[。！？；])[”」』）]*|\n+")
 _NUMBER: Final = re.compile(r"\d")
 _CODE: Final = re.compile(
     r"\b(?=\w*\d)(?=\w*[^\W\d])[\w-]{3,}\b|https?://\S+|\S+@\S+\.\w+|[€$£¥₽]\s?\d|\d\s?[€$£¥₽%]"
@@ -76,12 +77,16 @@ def make_digest(spoken: Sequence[Spoken], limit_tokens: int) -> str:
     total = len(sentences)
     scored = []
     seen: set[str] = set()
+    forms: Counter[str] = Counter()
     for sentence in sentences:
         plain = _plain(sentence.text)
         if not plain or plain in seen:
             continue
         seen.add(plain)
-        scored.append((_score(sentence, frequency, total), sentence))
+        form = "".join(sign for sign in plain if not sign.isdigit())
+        # The same words with other figures: an update if somebody told it, but what is asked or explained daily tells little.
+        forms[form] += 1
+        scored.append((_score(sentence, frequency, total) - _REPEATED * min(3, forms[form] - 1), sentence))
     # What is worth more per token first; a long sentence must earn its place.
     lines = [(_line(sentence), score, sentence) for score, sentence in scored]
     costs = tokens.count_each([line for line, _, _ in lines])
@@ -108,7 +113,7 @@ def _sentences(spoken: Sequence[Spoken]) -> list[_Sentence]:
             text = f"{text[: _MOST_CHARS * 2 // 3]}\n{text[-_MOST_CHARS // 3 :]}"
         for piece in _END.split(text):
             piece = " ".join(piece.split()).strip("-–—•*>#| ")
-            if len(piece) > 1:
+            if any(sign.isalpha() for sign in piece):
                 found.append(_Sentence(len(found), one.who, piece[:_LONGEST], one.is_person, number))
         if len(found) > _MOST_SENTENCES:
             break

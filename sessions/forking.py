@@ -17,6 +17,13 @@ MAX_COPIED: Final = 2000
 """Most messages that are taken along: more would hold up everybody else, and no model reads them."""
 
 
+NOT_TWICE: Final = (
+    "(m.turn_id IS NOT NULL OR s.forked_from IS NULL OR NOT EXISTS (SELECT 1 FROM sessions o"
+    " WHERE o.id = s.forked_from AND COALESCE(o.end_reason, '') <> 'deleted'))"
+)
+"""SQL for messages `m` of sessions `s`: what a fork took along is shown where it was said, as long as that is there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fork:
     session: Session
@@ -38,9 +45,11 @@ def fork(
     fork_id = SessionId(new_id())
     tx.execute(
         "INSERT INTO sessions (id, key, scope, platform, account, channel, thread, person_id, persona, status, title,"
-        " description, current_task, metadata, created_at, last_activity_at, forked_from)"
+        " description, current_task, metadata, context_tokens, learned_tokens, learned_for, token_ratio, created_at,"
+        " last_activity_at, forked_from)"
         " SELECT :fork, key, scope, platform, account, channel, thread, person_id, persona, 'active', title, description,"
-        " current_task, metadata, :now, :now, id FROM sessions WHERE id = :id",
+        " current_task, metadata, context_tokens, learned_tokens, learned_for, token_ratio, :now, :now, id"
+        " FROM sessions WHERE id = :id",
         {"fork": fork_id, "now": now, "id": session.id},
     )
     copied = _copy_messages(tx, session.id, fork_id, MAX_COPIED if last is None else min(last, MAX_COPIED))
@@ -49,6 +58,8 @@ def fork(
         "(SELECT MAX(position) FROM messages WHERE session_id = :fork), 0) WHERE id = :fork",
         {"fork": fork_id, "copied": copied},
     )
+    if last is None:
+        _copy_summaries(tx, session.id, fork_id)
     tx.execute(
         "INSERT INTO session_variables (session_id, name, value, updated_at)"
         " SELECT :fork, name, value, updated_at FROM session_variables WHERE session_id = :id",
@@ -67,6 +78,21 @@ def fork(
     made = lifecycle.find_live(tx, session.key)
     assert made is not None
     return Fork(made, copied)
+
+
+def _copy_summaries(tx: Transaction, source: SessionId, target: SessionId) -> None:
+    """What stands for older messages stands for them in the copy too, so that its model sees the same."""
+    names = {"id": source, "target": target}
+    tx.execute(
+        "INSERT INTO summaries (session_id, version, from_position, to_position, content, tokens, made_by, created_at, level)"
+        " SELECT :target, version, from_position, to_position, content, tokens, made_by, created_at, level FROM summaries"
+        " WHERE session_id = :id AND replaced_by IS NULL",
+        names,
+    )
+    tx.execute(
+        "UPDATE sessions SET summarised_to = (SELECT o.summarised_to FROM sessions o WHERE o.id = :id) WHERE id = :target",
+        names,
+    )
 
 
 def _copy_messages(tx: Transaction, source: SessionId, target: SessionId, count: int) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sessions.database.base import Row, Transaction
+from sessions.forking import NOT_TWICE
 from sessions.inbox import read_message
 from sessions.models import Message
 from sessions.scope import Scope, condition
@@ -15,13 +16,6 @@ _COLUMNS = "m.session_id, m.position, m.part, m.role, m.content, m.author, m.cre
 
 
 _LONGEST_WORD = 200  # longer patterns are refused by SQLite; nobody looks for such a word
-
-
-_NOT_TWICE = (
-    " AND (m.turn_id IS NOT NULL OR s.forked_from IS NULL OR NOT EXISTS (SELECT 1 FROM sessions o"
-    " WHERE o.id = s.forked_from AND COALESCE(o.end_reason, '') <> 'deleted'))"
-)
-"""What a fork took along is shown where it was said, as long as that is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +31,7 @@ class Page:
 def page(tx: Transaction, key: str, scope: Scope, *, number: int = 1, size: int = 10) -> Page:
     """One page of all that was said under a session key, ended sessions included, counted from the newest."""
     where, parameters = condition(scope)
-    where += _NOT_TWICE
+    where = f"{where} AND {NOT_TWICE}"
     total = tx.row(
         f"SELECT COUNT(*) AS n FROM messages m JOIN sessions s ON s.id = m.session_id WHERE s.key = :key AND {where}",
         {"key": key, **parameters},

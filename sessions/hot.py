@@ -13,9 +13,9 @@ from sys import getsizeof
 from typing import Final
 
 from config.names import Json, SessionId
-from sessions.models import Claim, Message
+from sessions.models import Claim, Message, Summary
 
-_PER_MESSAGE: Final = 400
+_PER_RECORD: Final = 400
 """Bytes of a record besides its text."""
 _PER_SESSION: Final = 400
 
@@ -31,6 +31,8 @@ class Tail:
     since: int
     """It has only what came after this position."""
     messages: Sequence[Message]
+    summaries: Sequence[Summary] = ()
+    """In force as far as `since`."""
 
 
 def tail_after(claim: Claim, answer: str | None, metadata: Mapping[str, Json], now: int, asked: int) -> Tail:
@@ -51,7 +53,14 @@ def tail_after(claim: Claim, answer: str | None, metadata: Mapping[str, Json], n
                 metadata,
             ),
         )
-    return Tail(claim.window.revision, claim.position, asked, claim.window.summarised_to, messages[-asked:])
+    return Tail(
+        claim.window.revision,
+        claim.position,
+        asked,
+        claim.window.summarised_to,
+        messages[-asked:],
+        claim.summaries,
+    )
 
 
 class HotSessions:
@@ -85,7 +94,8 @@ class HotSessions:
 
     def keep(self, session_id: SessionId, tail: Tail) -> None:
         """Keep an end that was committed; the ones not used for longest make room."""
-        size = _PER_SESSION + sum(_PER_MESSAGE + getsizeof(message.content) for message in tail.messages)
+        texts = [message.content for message in tail.messages] + [one.content for one in tail.summaries]
+        size = _PER_SESSION + sum(_PER_RECORD + getsizeof(text) for text in texts)
         if not self._max_bytes:
             return
         with self._lock:

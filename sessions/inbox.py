@@ -26,6 +26,7 @@ from sessions.models import (
     Person,
     Session,
     StepRecord,
+    Summary,
     ToolCall,
     TurnStatus,
     Window,
@@ -289,7 +290,7 @@ def claim(
         is_shared=about["owner"] is None,
         messages=messages,
         steps=[StepRecord(step["number"], step["kind"], orjson.loads(step["payload"])) for step in steps],
-        summaries=window.summaries_of(tx, session_id) if state.summarised_to else (),
+        summaries=_summaries(tx, session_id, state, recent),
         window=state,
         is_from_memory=is_from_memory,
     )
@@ -312,6 +313,17 @@ def _end_of_conversation(
         tx, session_id, position, limit, after=max(recent.position, state.summarised_to)
     )
     return (*kept, *added)[-limit:], True
+
+
+def _summaries(
+    tx: Transaction, session_id: SessionId, state: Window, recent: Tail | None
+) -> Sequence[Summary]:
+    """The summaries in force, remembered or read."""
+    if not state.summarised_to:
+        return ()
+    if recent is not None and (recent.revision, recent.since) == (state.revision, state.summarised_to):
+        return recent.summaries
+    return window.summaries_of(tx, session_id)
 
 
 def conversation_until(
@@ -467,7 +479,7 @@ def record_error(
             "session": session_id,
             "kind": error.kind,
             "message": error.message,
-            "cause": error.cause,
+            "cause": tx.seal.seal(error.cause) if error.cause is not None else None,
             "now": now,
         },
     )

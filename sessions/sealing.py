@@ -8,6 +8,7 @@ A sealed value is `MARK KEY_ID ":" TOKEN`. The mark is made by chance when the f
 nobody can write a text that passes for a sealed one.
 """
 
+import asyncio
 import base64
 import hashlib
 import secrets
@@ -19,12 +20,13 @@ from typing import Any, Final
 import orjson
 from cryptography.fernet import Fernet, InvalidToken
 
-from sessions.database.base import Row, Seal, Transaction
+from sessions.database.base import Database, Row, Seal, Transaction
 from sessions.errors import StoreCorrupt, StoreUnavailable
 
 SEALED: Final[Mapping[str, Sequence[str]]] = {
     "messages": ("content", "attachments"),
     "tool_calls": ("arguments", "result", "cause"),
+    "errors": ("cause",),
     "steps": ("payload",),
     "summaries": ("content",),
     "outbox": ("body",),
@@ -36,6 +38,8 @@ SEALED: Final[Mapping[str, Sequence[str]]] = {
 """The columns that are sealed, by table."""
 
 _CHECK: Final = "this key fits this database"
+_FIRST: Final = "\x01"
+"""What every sealed value begins with, so that all others are known at a glance."""
 
 
 class PlainSeal:
@@ -69,11 +73,16 @@ class KeySeal:
         self._fernets = {key_id(key): Fernet(key.encode()) for key in keys}
         first = next(iter(self._fernets))
         self._mark = mark
+        self._keys = keys
         self._mark_bytes = mark.encode()
         self._prefix = f"{mark}{first}:"
         self._first = self._fernets[first]
         self.head = self._prefix if is_on else mark
         """What a value begins with that is sealed with the first key; when off, any sealed value."""
+
+    def ended(self) -> "KeySeal":
+        """One that opens as this does and seals nothing any more."""
+        return KeySeal(self._mark, self._keys, is_on=False)
 
     def seal(self, text: str) -> str:
         if not self.is_on:
@@ -175,7 +184,7 @@ def find(tx: Transaction, keys: Sequence[str]) -> Seal | None:
             f"store.encryption_keys lacks the key {', '.join(missing)} that this database is encrypted with",
             "Add it; a new key goes before it, then run `palaver keys rotate`.",
         )
-    seal = KeySeal(row["mark"], keys)
+    seal = KeySeal(_FIRST + row["mark"], keys)
     if seal.open(row["proof"]) != _CHECK:
         raise StoreUnavailable("the keys do not fit this database", "Look at store.encryption_keys.")
     return seal
@@ -187,11 +196,11 @@ def begin(tx: Transaction, keys: Sequence[str], now: int) -> Seal:
     if found is PLAIN:
         return found
     if found is None:
-        mark = "\x01" + secrets.token_urlsafe(9)
+        mark = secrets.token_urlsafe(9)  # without the first character, so that nobody opens it as if it were sealed
         tx.execute(
             "INSERT INTO seals (id, mark, key_ids, proof, changed_at) VALUES (1, :mark, '[]', :proof, :now)"
             " ON CONFLICT (id) DO NOTHING",
-            {"mark": mark, "proof": KeySeal(mark, keys).seal(_CHECK), "now": now},
+            {"mark": mark, "proof": KeySeal(_FIRST + mark, keys).seal(_CHECK), "now": now},
         )
         found = find(tx, keys)
         assert found is not None
@@ -269,6 +278,36 @@ def rotate_step(
     return (Stretch(tables[number]) if number < len(tables) else None), changed
 
 
+async def rotate(
+    database: Database,
+    keys: Sequence[str],
+    now: int,
+    *,
+    is_off: bool = False,
+    pause_s: float = 0.0,
+    progress: Callable[[str, int], None] = lambda table, changed: None,
+) -> int:
+    """Bring a whole database under its first key, or out of the seal; gives how many rows were changed.
+
+    Whatever ends it early, a second run finishes it. Raises: StoreError.
+    """
+    found = await database.read(lambda tx: find(tx, keys))
+    if not isinstance(found, KeySeal):
+        return 0
+    seal = found.ended() if is_off else found
+    total = 0
+    stretch: Stretch | None = Stretch()
+    while stretch is not None:
+        stretch, changed = await database.write(lambda tx, at=stretch: rotate_step(tx, seal, at))  # type: ignore[misc]  # bound early
+        total += changed
+        if stretch is not None:
+            progress(stretch.table, total)
+        await asyncio.sleep(pause_s)
+    await database.write(lambda tx: end_rotation(tx, seal, keys, now))
+    await database.wipe(whole=True)
+    return total
+
+
 def end_rotation(tx: Transaction, seal: Seal, keys: Sequence[str], now: int) -> None:
     """Every row is as it shall be: the other keys are needed no more."""
     if not seal.is_on:
@@ -283,6 +322,7 @@ def end_rotation(tx: Transaction, seal: Seal, keys: Sequence[str], now: int) -> 
 _KEYS: Final[Mapping[str, Sequence[str]]] = {
     "messages": ("id",),
     "tool_calls": ("id",),
+    "errors": ("id",),
     "steps": ("turn_id", "number"),
     "summaries": ("id",),
     "outbox": ("id",),
@@ -302,9 +342,9 @@ def opener(seal: Seal) -> Callable[[Row], Row]:
         changed: dict[str, Any] = {}
         for name, value in row.items():
             if isinstance(value, str):
-                if value[:1] == "\x01":
+                if value[:1] == _FIRST:
                     changed[name] = seal.open(value)
-            elif isinstance(value, bytes) and value[:1] == b"\x01":
+            elif isinstance(value, bytes) and value[:1] == _FIRST.encode():
                 changed[name] = seal.open_bytes(value)
         return {**row, **changed} if changed else row
 

@@ -24,7 +24,7 @@ from sessions.terms import matches, read
 
 COMPARED: Final = 50_000
 NEAREST: Final = 50
-LEAST_LIKENESS: Final = 0.3
+LEAST_LIKENESS: Final = 0.25
 """Cosine below which two texts have nothing to do with each other."""
 _RANK_OFFSET: Final = 60  # reciprocal rank fusion's usual constant: the first places weigh about alike
 _LOOKED_BACK: Final = 10_000

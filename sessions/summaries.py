@@ -50,6 +50,8 @@ class Plan:
     """Of the window without the instructions, by our own count."""
     is_live: bool
     """Only while the session is: after /reset nobody needs it."""
+    has_more: bool = False
+    """So much is due that this is only its beginning."""
 
     @property
     def from_position(self) -> int:
@@ -125,6 +127,7 @@ def plan(tx: Transaction, session_id: SessionId, settings: Settings) -> Plan | N
         stack,
         int(room / state.ratio),
         is_live=True,
+        has_more=int(_SHARE * newest["n"]) > MOST_MESSAGES,
     )
 
 
@@ -164,12 +167,19 @@ def versions(tx: Transaction, again: Plan) -> list[int]:
     return [summary.version for summary in window.summaries_of(tx, again.session_id)]
 
 
-def to_merge(stack: Sequence[Made | Summary], room_tokens: int) -> bool:
-    """Whether the summaries have become too much for the window, so that the two oldest are to be made one."""
-    if len(stack) < 2:
-        return False
+def pair_to_merge(stack: Sequence[Made | Summary], room_tokens: int) -> int | None:
+    """Which summary is to be made one with the next because they have become too much for the window; None while they have not.
+
+    It is the oldest of the least digested pairs: so what was said first is not digested anew with every summary.
+    """
     total = sum(summary.tokens for summary in stack)
-    return len(stack) > _MOST_IN_FORCE or total > max(room_tokens * _STACK_SHARE, 2 * _FEWEST_TOKENS)
+    if len(stack) < 2 or (
+        len(stack) <= _MOST_IN_FORCE and total <= max(room_tokens * _STACK_SHARE, 2 * _FEWEST_TOKENS)
+    ):
+        return None
+    return min(
+        range(len(stack) - 1), key=lambda number: (max(stack[number].level, stack[number + 1].level), number)
+    )
 
 
 def store(tx: Transaction, made_from: Plan, made: Sequence[Made], replaces: Sequence[int], now: int) -> bool:
@@ -210,13 +220,19 @@ def store(tx: Transaction, made_from: Plan, made: Sequence[Made], replaces: Sequ
             "UPDATE summaries SET replaced_by = :by WHERE session_id = :id AND version = :version",
             {"by": made_from.basis.version + 1, "id": made_from.session_id, "version": replaced},
         )
+    if version > _VERSIONS_KEPT:
+        tx.execute(
+            "DELETE FROM summaries WHERE session_id = :id AND replaced_by IS NOT NULL AND version <= :old",
+            {"id": made_from.session_id, "old": version - _VERSIONS_KEPT},
+        )
     tx.execute(
-        "DELETE FROM summaries WHERE session_id = :id AND replaced_by IS NOT NULL AND version <= :old",
-        {"id": made_from.session_id, "old": version - _VERSIONS_KEPT},
-    )
-    tx.execute(
-        "UPDATE sessions SET summarised_to = :to WHERE id = :id",
-        {"to": max(summary.to_position for summary in made), "id": made_from.session_id},
+        # Made anew, they may reach as far as before: who remembers the old ones must see that they are not the same.
+        "UPDATE sessions SET summarised_to = :to, revision = revision + :anew WHERE id = :id",
+        {
+            "to": max(summary.to_position for summary in made),
+            "anew": int(not made_from.is_live),
+            "id": made_from.session_id,
+        },
     )
     return True
 

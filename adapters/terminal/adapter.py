@@ -6,6 +6,7 @@ surface's. `run` returns when the person leaves or the input ends.
 
 import asyncio
 import contextlib
+import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -139,6 +140,7 @@ class TerminalAdapter:
             sender=self._person,
             text=text,
             sent_at_ms=time.time_ns() // 1_000_000,
+            origin={"client": "pipe" if self._surface.is_sequential else "prompt", "device": platform.node()},
         )
         settled = self._unsettled[message.message_id] = asyncio.Event()
         try:

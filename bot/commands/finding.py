@@ -1,8 +1,10 @@
 """Commands that look into what is kept: words in what was said, and numbers."""
 
 from bot.commands.calls import CommandContext, CommandResult, utc
-from sessions import search
+from bot.reports import sparkline
+from sessions import search, statistics
 from sessions.search import SearchQuery
+from sessions.statistics import Subject
 
 SEARCH_HITS = 5
 
@@ -28,7 +30,51 @@ def find(at: CommandContext, words: str) -> CommandResult:
         lines.append(at.say("search_none"))
     else:
         title = "search_begun" if page.is_widened else "search_found"
-        lines.insert(0, at.count(title, page.total, shown=len(page.hits)))
+        lines.insert(0, at.count(title, page.total))
+        if page.total > len(page.hits):
+            lines.append(at.say("search_more", shown=len(page.hits)))
     if page.sealed:
         lines.append(at.say("search_sealed"))
     return CommandResult("\n\n".join(lines))
+
+
+def stats(at: CommandContext, _argument: str) -> CommandResult:
+    """The person's own numbers; in a shared conversation, those of the conversation."""
+    if at.is_shared and at.session is None:
+        return CommandResult(at.say("status_none"))
+    subject = Subject("person", at.person.id)
+    if at.is_shared and at.session is not None:
+        subject = Subject("session", at.session.id)
+    read = statistics.read(at.tx, at.scope, subject, at.now)
+    if not read.messages:
+        return CommandResult(at.say("status_none"))
+    lines = [
+        at.say(
+            "stats_shared" if at.is_shared else "stats",
+            sessions=sum(read.sessions.values()),
+            messages=read.messages,
+            tool_calls=read.tool_calls,
+            errors=sum(read.errors.values()),
+        )
+    ]
+    if (
+        read.success_rate is not None
+        and read.response.p50_ms is not None
+        and read.response.p95_ms is not None
+    ):
+        lines.append(
+            at.say(
+                "stats_answers",
+                percent=round(100 * read.success_rate),
+                half=_seconds(read.response.p50_ms),
+                most=_seconds(read.response.p95_ms),
+            )
+        )
+    lines.append(at.say("stats_tokens", input=read.input_tokens, output=read.output_tokens))
+    if any(read.messages_by_day):
+        lines.append(at.say("stats_days", days=sparkline(read.messages_by_day)))
+    return CommandResult("\n".join(lines))
+
+
+def _seconds(milliseconds: int) -> str:
+    return f"{milliseconds / 1000:.1f}" if milliseconds < 10_000 else str(round(milliseconds / 1000))

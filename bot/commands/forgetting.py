@@ -5,17 +5,16 @@ a person. Everything that cannot be undone is asked for first, and the answer co
 in a group anybody may press the button.
 """
 
-from typing import Final, Literal
+from typing import Final
 
 from adapters.messages import Choice
 from bot.commands.calls import CommandContext, CommandResult, wrong_argument
 from bot.commands.sessions import title_of
 from config.names import SessionId
-from sessions import inbox, lifecycle, questions
+from sessions import inbox, lifecycle, questions, retention
 from sessions.errors import SessionNotFound
 from sessions.lifecycle import Doer
 
-Subject = Literal["session", "me"]
 ANSWER_WITHIN_MS: Final = 600_000
 
 
@@ -73,7 +72,7 @@ def _confirmed(at: CommandContext) -> CommandResult:
             if not at.is_shared
             else []
         )
-        _request_erase(at)
+        retention.request_erase(at.tx, at.person.id, at.now)
         return CommandResult(at.say("forgotten_me"), stopped)
     return _delete(at, question.session_id)
 
@@ -86,11 +85,3 @@ def _delete(at: CommandContext, session_id: SessionId | None) -> CommandResult:
     stopped = inbox.request_cancel(at.tx, [session.id], at.now, with_queued=True)
     lifecycle.delete(at.tx, session, at.now, by=Doer("person", at.person.id))
     return CommandResult(at.say("forgotten_session"), stopped, [session.id])
-
-
-def _request_erase(at: CommandContext) -> None:
-    at.tx.execute(
-        "INSERT INTO erasures (person_id, requested_at, actor, stage) VALUES (:person, :now, 'person', 'requested')"
-        " ON CONFLICT (person_id) DO NOTHING",
-        {"person": at.person.id, "now": at.now},
-    )

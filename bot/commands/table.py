@@ -33,6 +33,7 @@ TABLE: Final[Mapping[str, Command]] = {
         Command("fork", sessions.fork, argument="messages", usage="usage_fork"),
         Command("archive", sessions.archive),
         Command("search", finding.find, argument="words", is_argument_required=True, usage="usage_search"),
+        Command("stats", finding.stats),
         Command("forget", forgetting.forget, argument="what", usage="usage_forget"),
         Command("whoami", conversation.whoami),
         Command("ask", None, argument="question", is_argument_required=True, usage="usage_ask"),
@@ -66,13 +67,16 @@ def specs(catalogue: Catalogue, platform: str, language: str) -> list[CommandSpe
         CommandSpec(
             command.name,
             catalogue.say(f"command_{command.name}", language)[:100],
-            catalogue.say(_SHOWN_ARGUMENTS[command.argument], language)
-            if command.argument in _SHOWN_ARGUMENTS
-            else None,
+            _shown_argument(catalogue, command.argument, language),
             command.is_argument_required,
         )
         for command in table_for(platform)
     ]
+
+
+def _shown_argument(catalogue: Catalogue, argument: str | None, language: str) -> str | None:
+    text = _SHOWN_ARGUMENTS.get(argument or "")
+    return None if text is None else catalogue.say(text, language)
 
 
 def nearest(name: str) -> str | None:

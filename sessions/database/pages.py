@@ -4,6 +4,7 @@ Owns reading the format: pages of the file and of its log, leaves of tables, rec
 belongs to is not written on it; `salvage.py` judges that by the rows. Source: https://www.sqlite.org/fileformat2.html
 """
 
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -212,3 +213,39 @@ def _varint(raw: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at + count + 1
     raise Malformed
+
+
+def unused(page: bytes, *, is_first: bool) -> tuple[int, int]:
+    """Where the bytes of a page lie that nothing refers to, from and to; the same twice if there are none or it is no tree's page.
+
+    Rows that were moved to another page when this one was split leave copies there, which SQLite does not overwrite even with
+    secure_delete. They lie between the list of cells and the cells.
+    """
+    start = 100 if is_first else 0
+    kind = page[start]
+    if kind not in (0x02, 0x05, 0x0A, _TABLE_LEAF):
+        return 0, 0
+    cells, first = struct.unpack(">HH", page[start + 3 : start + 7])
+    begin = start + (8 if kind in (0x0A, _TABLE_LEAF) else 12) + 2 * cells
+    end = first or 65536
+    if not begin < end <= len(page):
+        return 0, 0
+    return begin, end
+
+
+def wipe_unused(path: Path, size: int, first: int, count: int) -> int:
+    """Overwrite the unused bytes of `count` pages from `first` on, in the file itself; gives how many pages there still are after.
+
+    Only for whoever owns the file, with an empty log and no page in memory: what nothing refers to may be changed under a reader.
+    """
+    with path.open("r+b", buffering=0) as file:
+        pages = os.fstat(file.fileno()).st_size // size
+        if pages >= 2**24:  # from there on an overflow page may look like a tree's
+            return 0
+        raw = os.pread(file.fileno(), count * size, (first - 1) * size)
+        for at in range(0, len(raw) - size + 1, size):
+            number = first + at // size
+            begin, end = unused(raw[at : at + size], is_first=number == 1)
+            if raw.count(0, at + begin, at + end) < end - begin:
+                os.pwrite(file.fileno(), bytes(end - begin), (number - 1) * size + begin)
+    return max(0, pages - (first + count - 1))

@@ -20,7 +20,7 @@ safe to repeat:
 - claiming a turn: the claim may stand without a holder, as after a crash; the next claim's epoch fences whoever comes late.
 - a step: its number is the key. A repeated tool call must not count twice: see `inbox.record_step`.
 - finishing a turn: the second try finds the turn ended and gets `StaleClaim`. Nothing is lost by dropping it: the answer and
-  its chunks are stored, and the sender finds them when it next looks.
+  its chunks are stored, though nobody here was told that they wait; whoever looks at the rows finds them.
 - queueing chunks, what became of a send, begin, holds, cursors, watermarks, roles, variables: they set, so twice is once.
 - an edit: its own dedupe id. Quarantine: may be kept twice, which an operator sees.
 - pause, resume, end, archive: the second try is an illegal transition, and says what the session is now.
@@ -33,6 +33,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
+from types import MappingProxyType
 from typing import Any, Final, Literal, Self, TypeVar
 
 import psycopg
@@ -53,6 +54,7 @@ T = TypeVar("T")
 LARGEST_BATCH: Final = 100
 MOST_TRIES: Final = 6
 _FIRST_PAUSE_S: Final = 0.01
+_NONE: Final[Parameters] = MappingProxyType({})
 _MIGRATION_LOCK: Final = 0x50414C56  # "PALV": one node at a time brings the schema up to date
 
 log = structlog.get_logger()
@@ -68,14 +70,14 @@ class PostgresTransaction:
         self.seal = seal
         self._open: Callable[[Row], Row] | None = None if seal is PLAIN else opener(seal)
 
-    def execute(self, sql: str, parameters: Parameters = {}) -> int:
+    def execute(self, sql: str, parameters: Parameters = _NONE) -> int:
         return self._run(sql, parameters).rowcount
 
-    def row(self, sql: str, parameters: Parameters = {}) -> Row | None:
+    def row(self, sql: str, parameters: Parameters = _NONE) -> Row | None:
         row: Row | None = self._run(sql, parameters).fetchone()
         return row if row is None or self._open is None else self._open(row)
 
-    def rows(self, sql: str, parameters: Parameters = {}) -> list[Row]:
+    def rows(self, sql: str, parameters: Parameters = _NONE) -> list[Row]:
         rows = self._run(sql, parameters).fetchall()
         return rows if self._open is None else [self._open(row) for row in rows]
 
@@ -142,9 +144,9 @@ class PostgresDatabase:
 
         Raises: StoreUnavailable (also for keys that do not fit), StoreCorrupt (tables of another program), SchemaTooNew.
         """
-        return await cls._opened(
-            url, writers, readers, limits, lambda database: database._prepare(now(), keys)
-        )
+        database = cls(Connections(url, limits or Limits()), writers=writers, readers=readers)
+        await database._start(lambda: database._prepare(now(), keys))
+        return database
 
     @classmethod
     async def open_beside(cls, url: str, *, limits: Limits | None = None, keys: Sequence[str] = ()) -> Self:
@@ -152,19 +154,16 @@ class PostgresDatabase:
 
         Raises: StoreUnavailable (also for an older schema, and keys that do not fit), SchemaTooNew.
         """
-        return await cls._opened(url, 1, 1, limits, lambda database: database._look(keys))
-
-    @classmethod
-    async def _opened(
-        cls, url: str, writers: int, readers: int, limits: Limits | None, prepare: Callable[[Self], None]
-    ) -> Self:
-        database = cls(Connections(url, limits or Limits()), writers=writers, readers=readers)
-        try:
-            await database._in_thread(database._writers, lambda: prepare(database))
-        except BaseException:
-            await database.close()
-            raise
+        database = cls(Connections(url, limits or Limits()), writers=1, readers=1)
+        await database._start(lambda: database._look(keys))
         return database
+
+    async def _start(self, check: Callable[[], None]) -> None:
+        try:
+            await self._in_thread(self._writers, check)
+        except BaseException:
+            await self.close()
+            raise
 
     async def write(self, work: Callable[[Transaction], T], *, lane: str = "") -> T:
         """Run `work` and return its result once it is durable. Writes of one lane take effect in the order of the calls."""

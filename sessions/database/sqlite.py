@@ -25,6 +25,7 @@ import structlog
 
 from sessions.database import migrate
 from sessions.database.base import Parameters, Row, Seal, Transaction
+from sessions.database.pages import wipe_unused
 from sessions.database.values import storable
 from sessions.errors import StoreCorrupt, StoreError, StoreUnavailable
 from sessions.sealing import PLAIN, opener
@@ -38,6 +39,10 @@ LARGEST_BATCH: Final = 500
 CHECKED_AT_OPEN_BYTES: Final = (
     64 * 1024 * 1024
 )  # larger files are checked by `palaver doctor`, not at each start
+
+_WIPED_PAGES: Final = 4000
+"""Pages that are looked through at a time, which takes some ten milliseconds."""
+_WIPE_PAUSE_S: Final = 0.02
 
 log = structlog.get_logger()
 
@@ -211,20 +216,25 @@ class SqliteDatabase:
             self._idle_readers.put_nowait(reader)
 
     async def wipe(self, *, whole: bool = False) -> bool:
-        """Fold the log, which still has the pages of before, into the file, and empty it; `whole` also leaves no slack in pages."""
-        if self._writer is None or self._closing is not None:
-            raise StoreUnavailable(
-                "this database was opened for reading" if not self._closing else "the database is closed"
-            )
+        """Overwrite what nothing refers to any more: the log, and the unused parts of pages. `whole` writes the file anew.
 
-        def run(connection: sqlite3.Connection) -> bool:
-            if whole:
-                connection.execute("VACUUM")
-            # Readers that began before keep their pages of the log in use for a moment.
-            return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()["busy"]
-
-        with _translated(self.path):
-            return await self._writer.run(run)
+        In short stretches, between which others write; then what was written since is none of what was removed before.
+        """
+        if self._writer is None:
+            raise StoreUnavailable("this database was opened for reading")
+        first: int | None = 1
+        while first is not None:
+            if self._closing is not None:
+                raise StoreUnavailable("the database is closed")
+            with _translated(self.path):
+                is_empty, first = await self._writer.run(
+                    lambda connection, first=first: _wipe(connection, self.path, first, whole=whole)  # type: ignore[misc]  # bound early
+                )
+            if not is_empty:
+                return False
+            whole = False
+            await asyncio.sleep(_WIPE_PAUSE_S)
+        return True
 
     def free_bytes(self) -> int | None:
         try:
@@ -357,6 +367,20 @@ def _run_in_savepoint(connection: sqlite3.Connection, operation: _Operation, pat
             connection.execute("ROLLBACK TO operation")
     if connection.in_transaction:
         connection.execute("RELEASE operation")
+
+
+def _wipe(
+    connection: sqlite3.Connection, path: Path, first: int, *, whole: bool
+) -> tuple[bool, int | None]:
+    """Whether it could be done, and the page to go on with. Runs in the writer's thread, so nobody writes meanwhile."""
+    if whole:
+        connection.execute("VACUUM")
+    if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()["busy"]:
+        return False, None  # a reader that began before still needs the log
+    connection.execute("PRAGMA shrink_memory")  # or a page in memory would bring back what is overwritten in the file
+    size = connection.execute("PRAGMA page_size").fetchone()["page_size"]
+    rest = wipe_unused(path, size, first, _WIPED_PAGES)
+    return True, first + _WIPED_PAGES if rest else None
 
 
 def _in_one_view(connection: sqlite3.Connection, work: Callable[[Transaction], T], seal: Seal) -> T:

@@ -56,7 +56,8 @@ def recognise(document: Any) -> Source:
         if "chat_messages" in first:
             return "claude"
     elif isinstance(document, dict):
-        if isinstance(document.get("messages"), list) or "list" in (document.get("chats") or ()):
+        chats = document.get("chats")
+        if isinstance(document.get("messages"), list) or (isinstance(chats, dict) and "list" in chats):
             return "telegram"
     raise TransferError(
         "this is no export that Palaver knows: its own JSONL, OpenAI, Claude or Telegram Desktop"
@@ -69,7 +70,7 @@ def read(raw: bytes) -> Any:
         return orjson.loads(raw)
     except ValueError:
         try:
-            return json.loads(storable(raw.decode("utf-8")))
+            return json.loads(storable(json.dumps(json.loads(raw), ensure_ascii=False)))
         except (ValueError, RecursionError) as error:
             raise TransferError(f"the file is not JSON: {error}") from error
 
@@ -82,7 +83,7 @@ def records(document: Any, source: Source, person: PersonId) -> tuple[Iterator[t
     reader = {"openai": _openai, "claude": _claude, "telegram": _telegram}[source]
     try:
         conversations = list(reader(document))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise TransferError(f"the file does not look like an export of {source}: {error!r}") from error
     left_out = sum(conversation.left_out for conversation in conversations)
     return _as_records(conversations, source, person), left_out
@@ -113,15 +114,15 @@ def _as_records(
                     "role": said.role,
                     "content": storable(said.content).replace("\0", "\ufffd"),
                     "person_id": None if said.role == "assistant" or said.author is not None else person,
-                    "author": storable(said.author) if said.author is not None else None,
+                    "author": storable(str(said.author)) if said.author is not None else None,
                     "turn_id": None,
-                    "platform_message_id": said.message_id,
+                    "platform_message_id": str(said.message_id) if said.message_id is not None else None,
                     "attachments": orjson.dumps(list(said.attachments)).decode(),
                     "metadata": "{}",
                     "created_at": said.at,
                 }
             )
-        title = storable(" ".join((conversation.title or "").split()))[:_TITLE_CHARS] or None
+        title = storable(" ".join(str(conversation.title or "").split()))[:_TITLE_CHARS] or None
         yield (
             number,
             {

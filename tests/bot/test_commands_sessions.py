@@ -243,7 +243,40 @@ async def test_search_says_how_many_there_are(house):
     """More hits than are shown are counted."""
     for number in range(4):
         await talk(house, f"apple number {number}")
-    assert "Found 8 messages; these are the best 5:" in await ask(house, "/search apple")
+    found = await ask(house, "/search apple")
+    assert found.startswith("Found 8 messages:")
+    assert found.endswith("These are the best 5; one more word narrows it down.")
+
+
+async def test_search_finds_what_was_copied_once(house):
+    """A copy does not make two hits of one message."""
+    await talk(house, "the submarine", "/fork")
+    found = await ask(house, "/search the submarine")
+    assert found.count("Ada:") == 1
+
+
+# numbers
+
+
+async def test_stats_are_the_persons_own(house):
+    """Counts over all conversations of a person, how quickly they were answered, and nobody else's."""
+    assert "We have not talked yet" in await ask(house, "/stats")
+    await talk(house, "tool=clock one", "/reset", "fail=unavailable")
+    await talk(house, "mine", person="bob", channel="bob")
+    told = await ask(house, "/stats")
+    assert told.startswith("2 conversations, 3 messages, 1 tool calls, 1 errors.")
+    assert re.search(r"50 % of the questions were answered, half of them within \d+\.\d s, nearly all", told)
+    assert re.search(r"Messages of the last 14 days: [·▁-█]{14}$", told)
+    assert (await ask(house, "/stats", person="bob", channel="bob")).startswith("1 conversations, 2 messages")
+
+
+async def test_stats_in_a_group_are_the_conversations(house):
+    """What everybody there said in the shared conversation, and nothing of anybody's own."""
+    await talk(house, "private")
+    assert "We have not talked yet" in await ask(house, "/stats", **GROUP)
+    await talk(house, "one", **GROUP)
+    await talk(house, "two", person="bob", **GROUP)
+    assert (await ask(house, "/stats", **GROUP)).startswith("This conversation: 4 messages")
 
 
 # forgetting

@@ -200,7 +200,7 @@ async def test_stop_after_the_words_were_replaced(build):
 async def test_one_call_at_a_time_on_a_slow_platform(build):
     """A send that takes longer than the interval between edits is not followed by a second one: one message in the end."""
     room = Watched(is_idempotent=False)
-    room.sends.append(lambda: asyncio.sleep(0.6))
+    room.sends.append(lambda: asyncio.sleep(1.3))  # longer than the whole answer takes
     house = build(script=PIECES, room=room, delivery=GROWING, capabilities=LIKE_TELEGRAM)
     async with house.running():
         assert await house.adapter.ask("go") == [WHOLE]

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bot.cli import cli
+from config import logging as logs
 from sessions import contents, inbox, lifecycle
 from sessions.database.sqlite import SqliteDatabase
 from sessions.scope import OperatorScope
@@ -53,7 +54,8 @@ def _talk(tx, text="a trip to Rome", at=NOW, **changes):
 def terminal(tmp_path, monkeypatch):
     for name in ("PALAVER_CONFIG", "PALAVER_DATABASE_URL"):
         monkeypatch.delenv(name, raising=False)
-    return Terminal(tmp_path)
+    yield Terminal(tmp_path)
+    logs.stop()  # the commands that write silence the log for their own process
 
 
 def test_a_session_is_shown_with_what_it_holds(terminal):
@@ -147,7 +149,9 @@ def test_the_clean_up_says_what_is_due_and_does_it(terminal):
     assert [row["end_reason"] for row in statuses] == ["abandoned", "deleted", "expired"]
 
 
-@pytest.mark.parametrize("command", [("end",), ("archive",), ("delete",), ("resume",), ("pause",), ("cleanup",)])
+@pytest.mark.parametrize(
+    "command", [("end",), ("archive",), ("delete",), ("resume",), ("pause",), ("cleanup",)]
+)
 def test_a_daemon_that_owns_the_file_is_not_disturbed(terminal, command):
     """Commands that write end with 69 and say what to do; those that read work beside it."""
 

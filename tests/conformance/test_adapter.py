@@ -476,7 +476,11 @@ async def test_a_choice_is_picked(world):
     assert intake.texts == ["hello", "/sessions 2", "/sessions 1"]
     hello, pressed, again = intake.messages
     assert pressed.sender.user_id == hello.sender.user_id
-    assert (pressed.channel, pressed.channel_kind, pressed.is_addressed) == (world.target.channel, "direct", True)
+    assert (pressed.channel, pressed.channel_kind, pressed.is_addressed) == (
+        world.target.channel,
+        "direct",
+        True,
+    )
     assert len({hello.message_id, pressed.message_id, again.message_id}) == 3
 
 

@@ -4,6 +4,7 @@ Owns docs/reference/{commands,cli,delivery,http,database}.md and the tables that
 and variables in all documents are `test_documents.py`; settings and events are tested where they are made.
 """
 
+import importlib
 import inspect
 import re
 import sqlite3
@@ -18,7 +19,7 @@ from adapters import errors as adapter_errors
 from adapters.base import Health
 from adapters.registry import ADAPTERS
 from adapters.telegram.adapter import TelegramAdapter
-from bot import catalogue, cli, commands, policy
+from bot import catalogue, cli, commands, policy, shell
 from bot.agents.base import AgentErrorKind
 from bot.app import App
 from bot.health import HealthCheck
@@ -135,7 +136,7 @@ def test_the_options_of_the_program_itself():
 def test_exit_statuses_are_the_programs():
     """cli.md lists the exit statuses that the program has names for, besides 0, 1, 2 and 130."""
     listed = {int(row[0]) for row in rows(page("reference/cli.md"))}
-    assert listed == {0, 1, 2, 130, cli.UNAVAILABLE, cli.FAULT, cli.CONFIGURATION}
+    assert listed == {0, 1, 2, 130, shell.UNAVAILABLE, shell.FAULT, shell.CONFIGURATION}
 
 
 def test_the_words_for_a_status_are_understood():
@@ -267,7 +268,7 @@ async def test_every_table_is_described_and_no_other(tmp_path):
         made = {
             name
             for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            if not name.startswith("sqlite_")
+            if not name.startswith(("sqlite_", "message_words_"))  # the full-text index keeps tables of its own
         }
     connection.close()
     described = first_names(page("reference/database.md").split("## Values")[0])
@@ -338,3 +339,21 @@ def test_the_invitation_asks_for_what_it_says(name):
         view_channel=True, send_messages=True, send_messages_in_threads=True, read_message_history=True
     )
     assert re.findall(r"permissions=(\d+)", page(name)) == [str(wanted.value)]
+
+
+# session-functions.md
+
+
+def test_every_function_that_is_named_exists():
+    """session-functions.md names functions of `sessions` that there are, and no others."""
+    named = set()
+    for row in rows(page("reference/session-functions.md")):
+        named |= set(re.findall(r"`(\w+)\.(\w+)(?:\(.*?\))?`", row[1]))
+    assert len(named) > 35
+    missing = []
+    for module, name in named:
+        if module[0].isupper():
+            continue
+        if not hasattr(importlib.import_module(f"sessions.{module}"), name):
+            missing.append(f"{module}.{name}")
+    assert missing == []

@@ -33,7 +33,6 @@ def fresh(tx, stale: Session) -> Session:
     return lifecycle.find(tx, stale.id, EVERYTHING)
 
 
-
 @pytest.mark.parametrize("value", [None, True, 0, -1.5, "", "漢字 😀", [1, [None]], {"a": {"b": []}}])
 def test_variables_hold_any_json_value(tx, value):
     """Set, set anew, read, deleted; another session's variable of the same name is another."""
@@ -57,8 +56,6 @@ def test_what_belongs_to_no_session_cannot_be_set(tx):
         contents.set_variable(tx, "gone", "x", 1, NOW)
     with pytest.raises(SessionNotFound):
         contents.merge_metadata(tx, "gone", {})
-
-
 
 
 JSON = st.recursive(
@@ -238,7 +235,12 @@ def test_an_exchange_tells_how_its_answer_came_about(tx):
     step = StepRecord(1, "tool_result", {"content": "4"})
     inbox.record_step(tx, claim, step, NOW, tool_call=tool_call())
     inbox.finish(
-        tx, claim, "completed", NOW + 900, answer="four", metadata={"tools_used": ["calculator"], "processing_ms": 850}
+        tx,
+        claim,
+        "completed",
+        NOW + 900,
+        answer="four",
+        metadata={"tools_used": ["calculator"], "processing_ms": 850},
     )
     arrive(tx, incoming("and now?", origin={"device": "phone"}))
     failed = claimed(tx, queued.session_id, NOW + 1000)
@@ -246,13 +248,24 @@ def test_an_exchange_tells_how_its_answer_came_about(tx):
     arrive(tx, incoming("still there?"))
     scope = PersonScope(session(tx).person_id)
     first, second, third = contents.exchanges(tx, queued.session_id, scope)
-    assert (first.question, first.answer, first.author, first.device) == ("two and two?", "four", "Ada", "laptop")
+    assert (first.question, first.answer, first.author, first.device) == (
+        "two and two?",
+        "four",
+        "Ada",
+        "laptop",
+    )
     assert (first.tools_used, first.processing_ms, first.error) == (["calculator"], 850, None)
     assert (second.answer, second.status, second.processing_ms) == (None, "timeout", 2000)
-    assert (second.error_kind, second.error, second.error_ref) == ("timeout", "no answer within 60 s", "K7Q2MN")
+    assert (second.error_kind, second.error, second.error_ref) == (
+        "timeout",
+        "no answer within 60 s",
+        "K7Q2MN",
+    )
     assert (third.status, third.answered_at, third.origin, third.device) == ("queued", None, {}, None)
     assert contents.devices(tx, queued.session_id, scope) == ["phone", "laptop"]
-    assert [one.question for one in contents.exchanges(tx, queued.session_id, scope, limit=1)] == ["still there?"]
+    assert [one.question for one in contents.exchanges(tx, queued.session_id, scope, limit=1)] == [
+        "still there?"
+    ]
     earlier = contents.exchanges(tx, queued.session_id, scope, before=second.position)
     assert [one.question for one in earlier] == ["two and two?"]
 

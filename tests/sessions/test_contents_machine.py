@@ -72,7 +72,9 @@ class ContentsMachine(RuleBasedStateMachine):
         self.context.__exit__(None, None, None)
 
     def live(self, user: str) -> ModelSession | None:
-        found = [one for one in self.model.values() if one.user == user and one.status in ("active", "paused")]
+        found = [
+            one for one in self.model.values() if one.user == user and one.status in ("active", "paused")
+        ]
         assert len(found) <= 1
         return found[0] if found else None
 
@@ -109,7 +111,11 @@ class ContentsMachine(RuleBasedStateMachine):
         one.active_at = self.now
         # answered at once: what waits is the store machine's affair
         inbox.finish(
-            self.tx, claimed(self.tx, one.id, self.now), "completed", self.now, answer="a" if is_answered else None
+            self.tx,
+            claimed(self.tx, one.id, self.now),
+            "completed",
+            self.now,
+            answer="a" if is_answered else None,
         )
         if is_answered:
             one.said.append("a")
@@ -234,14 +240,21 @@ class ContentsMachine(RuleBasedStateMachine):
         for one in self.model.values():
             session = found[one.id]
             assert (session.status, session.end_reason) == (one.status, one.reason)
-            assert (session.title, session.current_task, session.ended_at) == (one.title, one.task, one.ended_at)
+            assert (session.title, session.current_task, session.ended_at) == (
+                one.title,
+                one.task,
+                one.ended_at,
+            )
             assert session.message_count == len(one.said)
             said = inbox.conversation_until(self.tx, one.id, 2**62, 10_000)
             assert [message.content for message in said] == one.said
             assert contents.links(self.tx, one.id, EVERYTHING, "notebook") == one.links
             assert contents.variables(self.tx, one.id, EVERYTHING) == one.variables
             assert [task.task for task in contents.tasks(self.tx, one.id, EVERYTHING)] == one.tasks[::-1]
-            told = [(event.from_status, event.to_status) for event in lifecycle.events(self.tx, one.id, EVERYTHING)]
+            told = [
+                (event.from_status, event.to_status)
+                for event in lifecycle.events(self.tx, one.id, EVERYTHING)
+            ]
             assert told == one.events
 
     @invariant()

@@ -158,3 +158,25 @@ def test_a_long_fork_is_removed_in_slices(tx):
     assert max(before - after for before, after in zip(left, left[1:], strict=False)) <= 2 * cleanup.SLICE
     for table in ("sessions", "turns", "session_events", "outbox", "errors"):
         assert count(tx, table) == 0, table
+
+
+def test_summaries_go_along_with_a_whole_copy(tx):
+    """A copy of everything has the current summaries and its limit; one of the last messages begins without any."""
+    original = talk(tx, "a", "b", "c")
+    tx.execute(
+        "UPDATE sessions SET context_tokens = 900, summarised_to = 2 WHERE id = :id", {"id": original.id}
+    )
+    for version, replaced_by in ((1, 2), (2, None)):
+        tx.execute(
+            "INSERT INTO summaries (session_id, version, from_position, to_position, content, tokens, made_by, created_at,"
+            " replaced_by, input_tokens) VALUES (:id, :version, 1, 2, 'notes', 3, 'digest', 0, :replaced, 70)",
+            {"id": original.id, "version": version, "replaced": replaced_by},
+        )
+    whole = forking.fork(tx, original, NOW + 1).session
+    copies = tx.rows("SELECT * FROM summaries WHERE session_id = :id", {"id": whole.id})
+    assert [(row["version"], row["content"], row["input_tokens"]) for row in copies] == [(2, "notes", 0)]
+    row = session_row(tx, whole.id)
+    assert (row["context_tokens"], row["summarised_to"]) == (900, 2)
+    part = forking.fork(tx, whole, NOW + 2, last=1).session
+    assert tx.rows("SELECT * FROM summaries WHERE session_id = :id", {"id": part.id}) == []
+    assert session_row(tx, part.id)["summarised_to"] == 0

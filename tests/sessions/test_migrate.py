@@ -73,3 +73,40 @@ def test_placeholders_are_those_that_both_databases_know():
     for migration in migrate.migrations():
         for placeholders in COLUMN_TYPES.values():
             assert set(re.findall(r"\$[A-Z]+\b", migration.sql)) <= set(placeholders)
+
+
+def test_a_migration_may_have_a_part_for_each_database(tmp_path, monkeypatch):
+    """`NNNN_name.sql`, then `NNNN_name.<dialect>.sql`; either may be missing, and all have one number and name."""
+    (tmp_path / "migrations").mkdir()
+    for name in (
+        "0001_a.sql",
+        "0002_b.sql",
+        "0002_b.sqlite.sql",
+        "0002_b.postgresql.sql",
+        "0003_c.sqlite.sql",
+        "0003_c.mysql.sql",
+    ):
+        (tmp_path / "migrations" / name).write_text(f"SELECT '{name}'")
+    monkeypatch.setattr(migrate.resources, "files", lambda package: tmp_path)
+    first, second, third = migrate.migrations.__wrapped__()
+    assert (first.sql, first.dialect_sql) == ("SELECT '0001_a.sql'", {})
+    assert set(second.dialect_sql) == {"sqlite", "postgresql"}
+    assert (third.sql, third.dialect_sql) == ("", {"sqlite": "SELECT '0003_c.sqlite.sql'"})
+
+
+def test_only_the_part_of_the_own_database_runs(tx):
+    """The common part first, then the dialect's; the other dialect's is left alone."""
+    other = "postgresql" if tx.dialect == "sqlite" else "sqlite"
+    parts = {tx.dialect: "INSERT INTO parts VALUES ('own')", other: "this is no SQL"}
+    migrate.apply(tx, Migration(900, "parts", "CREATE TABLE parts (name TEXT)", parts), 0)
+    assert [row["name"] for row in tx.rows("SELECT name FROM parts")] == ["own"]
+
+
+def test_triggers_and_function_bodies_stay_whole():
+    """Semicolons between BEGIN and END of a trigger (CASE inside), in $$ bodies, strings, names and comments cut nothing."""
+    trigger = "CREATE TRIGGER t AFTER UPDATE ON a BEGIN UPDATE a SET x = CASE WHEN 1 THEN ';' END; DELETE FROM b; END"
+    function = "CREATE FUNCTION f() RETURNS TRIGGER AS $$ BEGIN IF x THEN y; END IF; RETURN NULL; END $$"
+    tagged = "CREATE FUNCTION g() RETURNS TEXT AS $body$ SELECT '$$;' $body$"
+    quoted = """SELECT 'it''s; --no comment' AS "a;b" """.strip()
+    script = f"{trigger};\n/* ; */ {function};{tagged};\n{quoted}; -- end;\nSELECT 1"
+    assert migrate.statements(script) == [trigger, function, tagged, quoted, "SELECT 1"]

@@ -67,15 +67,17 @@ class OfflineAgent:
                 if call.call_id not in outcomes:
                     outcomes[call.call_id] = await tools.call(call)
         speech = _Speech(context, message, language)
-        parts = []
+        parts: list[str] = []
         for number, request in enumerate(requests):
             tool = wanted[number]
             if tool is None:
-                parts.append(speech.answer(request, None, requests))
+                part = speech.answer(request, None, requests)
             elif number in calls:
-                parts.append(speech.answer(request, outcomes[tool.call_id], requests))
+                part = speech.answer(request, outcomes[tool.call_id], requests)
             else:
-                parts.append(speech.say(request, "tool_missing", name=tool.name))
+                part = speech.missing(request, tool.name)
+            if part not in parts:  # that there is no model is said once
+                parts.append(part)
         text = ("\n" if any("\n" in part for part in parts) else " ").join(parts)
         for piece in re.findall(r"\s*\S+\s*", text):
             yield TextDelta(piece)
@@ -158,6 +160,12 @@ class _Speech:
             case Search(words):
                 return self._found(request, words, outcome)
 
+    def missing(self, request: Request, tool: str) -> str:
+        match request.intent:
+            case Recall(is_sure=False):
+                return self._unknown(request)
+        return self.say(request, "tool_missing", name=tool)
+
     def _unknown(self, request: Request) -> str:
         if not self._message.strip():
             return self.say(request, "no_text")
@@ -193,6 +201,8 @@ class _Speech:
                 return self.say(request, "recalled", value=str(next(iter(known.values()))))
             if intent.name.lower() == "name" and self._context.person_name:
                 return self.say(request, "recalled", value=self._context.person_name)
+            if not intent.is_sure:
+                return self._unknown(request)
             return self.say(request, "nothing_named", name=intent.name)
         if not known:
             return self.say(request, "nothing_remembered")

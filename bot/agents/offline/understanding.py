@@ -37,6 +37,8 @@ class Remember:
 @dataclass(frozen=True, slots=True)
 class Recall:
     name: str | None = None
+    is_sure: bool = True
+    """It was asked for as something of the person's own; else ("what is the …") only as far as it is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,9 @@ def _recognise(text: str, language: Language) -> Request | None:
         if asked := read_sum(candidate, language):
             expression, spoken_in = asked
             return Request(Sum(expression), spoken_in)
+    for spoken, pattern in _GUESSES:
+        if match := pattern.fullmatch(_bare(text)):
+            return Request(Recall(match["name"], is_sure=False), spoken)
     return None
 
 
@@ -205,6 +210,8 @@ _FACTS = (
     r"(?P<name>ich) (?P<value>.+) (?:heiße|heisse)",
 )
 _LOOSE_FACTS = (
+    # "dass der Kaffeecode 4711 ist": the verb last
+    r"(?:der|die|das) (?P<name>\S+) (?P<value>(?:(?!ist |sind |heißt |lautet ).)+?) (?:heißt|heisst|heißen|ist|sind|lautet)",
     r"(?:the |der |die |das )?(?P<name>[\w -]{1,40}?)(?: is| are| ist| sind| heißt| lautet|:| =) (?P<value>.+)",
 )
 
@@ -243,7 +250,7 @@ _JETZT = r"(?: jetzt| gerade)?"
 
 
 def _named(match: re.Match[str]) -> Recall:
-    return Recall(match["name"])
+    return Recall(re.sub(r"^(?:the|der|die|das|den) ", "", match["name"], flags=re.IGNORECASE))
 
 
 def _search(match: re.Match[str]) -> Search:
@@ -341,7 +348,7 @@ _TABLE: tuple[tuple[_Make, tuple[tuple[Language, str], ...]], ...] = (
             ("de", rf"wie (?:heißt|heisst|heißen|ist der name) {_MY} (?P<name>.+)"),
             ("de", rf"(?:wie|was|wer|wann|wo) {_MY} (?P<name>.+?) {_HEISST}"),
             ("de", rf"(?:was|wer|wann|wo|welche[rs]?) (?:ist|sind|war) {_MY} (?P<name>.+)"),
-            ("de", rf"erinnerst du dich an {_MY} (?P<name>.+)"),
+            ("de", rf"erinnerst du dich an (?:{_MY}|den|die|das) (?P<name>.+)"),
         ),
     ),
     (
@@ -375,6 +382,23 @@ _PATTERNS = tuple(
     for make, patterns in _TABLE
     for language, pattern in patterns
 )
+_GUESSES: tuple[tuple[Language, re.Pattern[str]], ...] = (
+    ("en", re.compile(rf"{_WHAT}{_IS} the (?P<name>.+)", re.IGNORECASE)),
+    ("en", re.compile(rf"{_WHAT} the (?P<name>.+?) (?:is|are|was)", re.IGNORECASE)),
+    (
+        "de",
+        re.compile(
+            rf"(?:wie|was|wer|wann|wo) (?:{_HEISST}|lautet) (?:der|die|das) (?P<name>.+)", re.IGNORECASE
+        ),
+    ),
+    (
+        "de",
+        re.compile(
+            rf"(?:wie|was|wer|wann|wo) (?:der|die|das) (?P<name>.+?) (?:{_HEISST}|lautet)", re.IGNORECASE
+        ),
+    ),
+)
+"""Questions that may be about something remembered. Tried last, and answered only if it is."""
 
 
 # Languages

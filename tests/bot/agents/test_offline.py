@@ -72,6 +72,12 @@ async def test_phrases(message: str, answer: str) -> None:
         ("remember that my cat's name is Mia", "I will remember: cat: Mia.", "what's my cat's name?", "Mia."),
         ("please remember my birthday is 3 May", "I will remember: birthday: 3 May.", "when is my birthday?", "3 May."),
         ("remember the wifi password is hunter2", "I will remember: wifi password: hunter2.", "recall wifi password", "hunter2."),
+        ("remember that the coffee code is 4711", "I will remember: coffee code: 4711.", "what is the coffee code?", "4711."),
+        ("remember that the coffee code is 4711", "I will remember: coffee code: 4711.",
+         "do you know what the coffee code is?", "4711."),
+        ("remember the coffee code is 4711", "I will remember: coffee code: 4711.", "do you remember the coffee code?", "4711."),
+        ("merke dir, dass der Kaffeecode 4711 ist", "Ich merke mir: Kaffeecode: 4711.", "wie lautet der Kaffeecode?", "4711."),
+        ("merke dir: der Kaffeecode ist 4711", "Ich merke mir: Kaffeecode: 4711.", "was ist der Kaffeecode?", "4711."),
         ("Merke dir, dass meine Katze Mia heißt", "Ich merke mir: Katze: Mia.", "Wie heißt meine Katze?", "Mia."),
         ("merk dir bitte: mein Geburtstag ist am 3. Mai", "Ich merke mir: Geburtstag: am 3. Mai.",
          "wann ist mein Geburtstag?", "am 3. Mai."),
@@ -115,6 +121,16 @@ async def test_lists_what_it_remembers() -> None:
     assert await _say("what is my dog called?", memory=memory) == PHRASES["en"]["nothing_named"].format(
         name="dog"
     )
+
+
+@pytest.mark.parametrize(
+    "asked", ["what is the meaning of life", "what is the coffee code and who is the treasurer"]
+)
+async def test_a_question_about_nothing_remembered_is_one_for_a_model(asked: str) -> None:
+    """A question about something never told is no forgotten fact but one for a model, and that is said once."""
+    answer = await _say(asked)
+    assert answer.count(PHRASES["en"]["no_model"]) == 1
+    assert PHRASES["en"]["nothing_named"].partition(" “")[0] not in answer
 
 
 async def test_knows_the_persons_name() -> None:

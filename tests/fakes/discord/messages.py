@@ -73,7 +73,9 @@ def check_components(rows: list[JsonObject], path: str) -> None:
     """Rows of buttons, as far as bots here use components. Source: Discord reference, Component Reference."""
     where = f"{path}components"
     if len(rows) > MAX_ROWS:
-        raise errors.invalid_form(where, "BASE_TYPE_BAD_LENGTH", f"Must be between 1 and {MAX_ROWS} in length.")
+        raise errors.invalid_form(
+            where, "BASE_TYPE_BAD_LENGTH", f"Must be between 1 and {MAX_ROWS} in length."
+        )
     seen: set[str] = set()
     for row in rows:
         buttons = row.get("components") or []
@@ -84,9 +86,13 @@ def check_components(rows: list[JsonObject], path: str) -> None:
         for button in buttons:
             label, custom_id = str(button.get("label") or ""), str(button.get("custom_id") or "")
             if button.get("type") != BUTTON or button.get("style") not in (1, 2, 3, 4):
-                raise errors.invalid_form(where, "BASE_TYPE_CHOICES", "This is no button that can be pressed.")
+                raise errors.invalid_form(
+                    where, "BASE_TYPE_CHOICES", "This is no button that can be pressed."
+                )
             if not 1 <= len(label) <= MAX_LABEL or not 1 <= len(custom_id) <= MAX_CUSTOM_ID:
-                raise errors.invalid_form(where, "BASE_TYPE_BAD_LENGTH", "Label or custom_id has a bad length.")
+                raise errors.invalid_form(
+                    where, "BASE_TYPE_BAD_LENGTH", "Label or custom_id has a bad length."
+                )
             if custom_id in seen:
                 raise errors.invalid_form(
                     where, "COMPONENT_CUSTOM_ID_DUPLICATED", "Component custom id cannot be duplicated"

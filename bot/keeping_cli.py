@@ -1,0 +1,315 @@
+"""`palaver people …`, `keys …`, `backup`, `restore`, `verify` and `salvage`: what an operator does for the data as a whole.
+
+Owns arguments and words. The work is `sessions/retention.py`, `sealing.py`, `invariants.py` and `sessions/database/`.
+"""
+
+import asyncio
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from bot import app as daemon
+from bot import retention as forgetting
+from bot import shell
+from bot.shell import UNAVAILABLE, USAGE, ConfigOption, JsonOption
+from bot.transfer_cli import ForceOption, person_named, progress_bar
+from config.logging import configure
+from config.settings import LogSettings
+from sessions import invariants, retention, sealing
+from sessions.database.base import Database
+
+people_cli = typer.Typer(help="See who the bot has met, and forget them.", no_args_is_help=True)
+keys_cli = typer.Typer(help="Encryption at rest: make keys and change them.", no_args_is_help=True)
+
+
+@people_cli.command("list")
+def list_people(
+    words: Annotated[
+        str, typer.Argument(metavar="[WORDS]", help="A name, username or platform id; part of it will do.")
+    ] = "",
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the people the bot has met, the latest seen first."""
+    loaded = shell.load(config)
+
+    async def work(database: Database) -> list[retention.PersonSummary]:
+        return await database.read(lambda tx: retention.list_people(tx, words=words, limit=limit))
+
+    found = shell.finish(shell.beside(loaded, work))
+    if as_json:
+        typer.echo(orjson.dumps([asdict(one) for one in found]).decode())
+        return
+    for one in found:
+        who = ", ".join(
+            f"{platform} {user_id}" + (f" @{username}" if username else "")
+            for platform, user_id, username in one.identities
+        )
+        typer.echo(
+            f"{one.id}  {one.display_name} ({who or 'no identity'})  {one.role}, {one.sessions} sessions,"
+            f" {one.messages} messages, seen {_day(one.last_seen_at)}"
+            + (", is being forgotten" if one.is_being_erased else "")
+        )
+    if not found:
+        typer.echo("Nobody.")
+
+
+@people_cli.command("erase")
+def erase(
+    person: Annotated[str, typer.Argument(metavar="ID", help="A person's id, as `people list` shows it.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove a person and all they said, and write the database anew without it. It cannot be undone.
+
+    While a daemon runs, the person can do this with /forget me.
+    """
+    loaded = shell.load(config)
+
+    async def work(database: Database) -> dict[str, Any]:
+        person_id = await person_named(database, person, "people erase")
+        if not yes:
+            found = await database.read(lambda tx: retention.list_people(tx, words=person_id, limit=1))
+            typer.confirm(
+                f"Remove {found[0].display_name} with {found[0].sessions} sessions and {found[0].messages} messages for good?",
+                abort=True,
+            )
+        await database.write(lambda tx: retention.request_erase(tx, person_id, _now(), actor="operator"))
+        with progress_bar("Forgetting"):
+            await forgetting.erase_people(database, _now, pause_s=0)
+        with progress_bar("Writing the database anew"):
+            await database.wipe(whole=True)
+        row = await database.read(
+            lambda tx: tx.row(
+                "SELECT counts FROM audit WHERE action = 'person_erased' AND subject = :id ORDER BY id DESC LIMIT 1",
+                {"id": person_id},
+            )
+        )
+        return {"person": person_id, "removed": orjson.loads(row["counts"]) if row else {}}
+
+    done = shell.finish(shell.owning(loaded, work))
+    if as_json:
+        typer.echo(orjson.dumps(done).decode())
+        return
+    removed = ", ".join(f"{count} {word.replace('_', ' ')}" for word, count in done["removed"].items())
+    typer.echo(f"{done['person']} is forgotten: {removed or 'there was nothing'}.")
+    typer.echo("Backups, exports and snapshots made before still have them.")
+
+
+@keys_cli.command("new")
+def new_key() -> None:
+    """Print a new key for store.encryption_keys. Whoever loses it loses what is encrypted with it."""
+    typer.echo(sealing.new_key())
+
+
+@keys_cli.command("rotate")
+def rotate(
+    off: Annotated[bool, typer.Option("--off", help="Decrypt everything instead.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Encrypt everything with the first of store.encryption_keys; afterwards the others may be removed from it."""
+    loaded = shell.load(config)
+
+    async def work(database: Database) -> int | None:
+        keys = daemon.encryption_keys(loaded.settings)
+        if not keys:
+            return None
+        with progress_bar("Rotating") as bar:
+            return await sealing.rotate(
+                database, keys, _now(), is_off=off, progress=lambda _table, changed: bar(changed, 0)
+            )
+
+    changed = shell.finish(shell.owning(loaded, work))
+    if changed is None:
+        shell.fail(USAGE, "keys rotate: store.encryption_keys is empty.", "`palaver keys new` makes a key.")
+    if as_json:
+        typer.echo(orjson.dumps({"changed": changed, "is_encrypted": not off}).decode())
+    elif off:
+        typer.echo(f"{changed} rows were decrypted. Remove store.encryption_keys before the next start.")
+    else:
+        typer.echo(f"{changed} rows are encrypted anew; only the first key is needed now.")
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes.")],
+    force: ForceOption = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy the whole database to a file, also while a daemon runs, and look through the copy."""
+    loaded = shell.load(config)
+    _no_server(loaded.settings.database_url, file, is_restore=False)
+    from sessions.database import backup as files
+
+    async def work() -> Any:
+        source = daemon.sqlite_path(loaded.settings.database_url)
+        with progress_bar("Copying") as bar:
+            return await asyncio.to_thread(
+                lambda: files.backup(source, file, replaces=force, progress=lambda share: bar(share, 1))
+            )
+
+    copy = shell.finish(work())
+    if as_json:
+        typer.echo(orjson.dumps({**asdict(copy), "path": str(copy.path)}).decode())
+        return
+    typer.echo(
+        f"{copy.path}: {copy.sessions} sessions with {copy.messages} messages, {copy.size_bytes:,} bytes, sound."
+    )
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a backup in the place of the database; the old one is kept beside it. Not while a daemon runs."""
+    loaded = shell.load(config)
+    _no_server(loaded.settings.database_url, file, is_restore=True)
+    from sessions.database import backup as files
+
+    async def work() -> Any:
+        target = daemon.sqlite_path(loaded.settings.database_url)
+        with progress_bar("Restoring") as bar:
+            return await asyncio.to_thread(
+                lambda: files.restore(file, target, progress=lambda share: bar(share, 1))
+            )
+
+    copy, kept = shell.finish(work())
+    if as_json:
+        typer.echo(
+            orjson.dumps(
+                {**asdict(copy), "path": str(copy.path), "kept": str(kept) if kept else None}
+            ).decode()
+        )
+        return
+    typer.echo(f"{copy.path} has {copy.sessions} sessions with {copy.messages} messages now.")
+    if kept is not None:
+        typer.echo(f"What was there before is {kept}.")
+
+
+def verify(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Look at every page of the database and at what must hold in it, also while a daemon runs. Exit 69 on damage."""
+    loaded = shell.load(config)
+    configure(LogSettings(level="error"))
+
+    async def work(database: Database) -> tuple[list[str], list[invariants.Verdict]]:
+        checks = len(invariants.INVARIANTS) + 1
+        with progress_bar("Looking") as bar:
+            damage = await database.read(invariants.damage)
+            verdicts = []
+            for number, invariant in enumerate(invariants.INVARIANTS, start=1):
+                bar(number, checks)
+                verdicts.append(
+                    await database.read(lambda tx, chosen=invariant: invariants.verify(tx, chosen))  # type: ignore[misc]  # bound early
+                )
+        return damage, verdicts
+
+    damage, verdicts = shell.finish(shell.beside(loaded, work))
+    broken = [verdict for verdict in verdicts if not verdict.holds]
+    if as_json:
+        typer.echo(
+            orjson.dumps(
+                {
+                    "is_sound": not damage and not broken,
+                    "damage": damage,
+                    "invariants": [asdict(one) for one in verdicts],
+                }
+            ).decode()
+        )
+    else:
+        for line in damage:
+            typer.echo(f"BAD  {line}")
+        for verdict in verdicts:
+            examples = f": {verdict.broken} times not, first {', '.join(verdict.examples)}"
+            typer.echo(
+                f"{'ok ' if verdict.holds else 'BAD'}  {verdict.claim}{'' if verdict.holds else examples}"
+            )
+        if not damage:
+            typer.echo("ok   the file is sound")
+    if damage or broken:
+        shell.fail(
+            UNAVAILABLE,
+            "verify: the database is damaged.",
+            "Stop the daemon and put back a backup (palaver restore), or save what is readable (palaver salvage).",
+        )
+
+
+def salvage(
+    damaged: Annotated[Path, typer.Argument(metavar="DAMAGED", help="The damaged database file.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The database that is made.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Save what is readable of a damaged database into a new one, and say what was lost."""
+    configure(LogSettings(level="error"))
+    from sessions.database import salvage as rescue
+
+    async def work() -> rescue.Report:
+        with progress_bar("Saving") as bar:
+            return await rescue.salvage(damaged, new, _now(), progress=lambda _table, rows: bar(rows, 0))
+
+    report = shell.finish(work())
+    if as_json:
+        typer.echo(orjson.dumps({**asdict(report), "is_complete": report.is_complete}).decode())
+        return
+    for table in report.tables:
+        if table.rows or table.unreadable or table.refused:
+            notes = [f"{table.rows} rows saved"]
+            if table.carved:
+                notes.append(f"{table.carved} of them found page by page")
+            if table.refused:
+                notes.append(f"{table.refused} contradict others and were left out")
+            if table.is_unknown:
+                notes.append("where it was is lost, so nobody can say how many rows are missing")
+            elif table.unreadable:
+                gone = sum(last - first + 1 for first, last in table.unreadable) - table.carved
+                notes.append(f"at most {gone} lost")
+            typer.echo(f"{table.table:<18} {', '.join(notes)}")
+    if report.placeholders:
+        typer.echo(f"{report.placeholders} sessions or people were lost themselves and have a stand-in.")
+    if report.orphans:
+        typer.echo(f"{report.orphans} rows were left out: what they belong to is lost.")
+    typer.echo(
+        "Nothing was lost."
+        if report.is_complete
+        else f"Look at {new} with `palaver verify` before you use it."
+    )
+
+
+def register(cli: typer.Typer) -> None:
+    """Add these commands to the program."""
+    cli.add_typer(people_cli, name="people")
+    cli.add_typer(keys_cli, name="keys")
+    for command in (backup, restore, verify, salvage):
+        cli.command(command.__name__)(command)
+
+
+def _no_server(url: str, file: Path, *, is_restore: bool) -> None:
+    """A database on a server is copied with the server's own tools."""
+    if not url.startswith(("postgresql://", "postgres://")):
+        return
+    from sessions.database.backup import postgres_command
+
+    word = "restore" if is_restore else "backup"
+    shell.fail(
+        UNAVAILABLE,
+        f"{word}: the database is on a PostgreSQL server; run there or anywhere that reaches it:",
+        postgres_command(url, file, is_restore=is_restore),
+        "The password is read from ~/.pgpass or PGPASSWORD."
+        + (" Stop every node first." if is_restore else ""),
+    )
+
+
+def _day(at: int) -> str:
+    return f"{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%d}"
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

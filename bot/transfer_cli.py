@@ -1,0 +1,260 @@
+"""`palaver sessions export` and `import`: conversations to a file and from one.
+
+Owns arguments, files and progress. What a file holds and what becomes of it is `sessions/transfer/`.
+"""
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Annotated, Any, Literal
+
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from bot import shell
+from bot.session_cli import _find, sessions_cli
+from bot.shell import NOT_FOUND, UNAVAILABLE, USAGE, ConfigOption, JsonOption
+from config.names import PersonId, SessionId
+from sessions import retention
+from sessions.database.base import Database
+from sessions.errors import TransferError
+from sessions.scope import OperatorScope, PersonScope, Scope
+from sessions.transfer import exporting, foreign, importing, readable
+from sessions.transfer.exporting import Exported
+from sessions.transfer.importing import Imported
+
+Format = Literal["jsonl", "markdown", "csv"]
+ImportFormat = Literal["auto", "jsonl", "openai", "claude", "telegram"]
+
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")]
+PersonOption = Annotated[
+    str | None,
+    typer.Option(metavar="PERSON", help="A person's id, or a name or platform id that only they have."),
+]
+
+
+@contextlib.contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[float, float], None]]:
+    """A bar on stderr where that is a terminal; gives what is called with (done, of how many)."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, total: None  # noqa: ARG005 - nobody looks
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(label, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total or None)
+
+
+@sessions_cli.command("export")
+def export(
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Sessions; all of them by default.")
+    ] = None,
+    person: PersonOption = None,
+    format: Annotated[
+        Format, typer.Option(help="jsonl is complete, markdown to read, csv figures.")
+    ] = "jsonl",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file instead of stdout.")] = None,
+    force: ForceOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Write conversations to stdout or a file: everything, one person's, or those named. Works beside a running daemon."""
+    if ids and person is not None:
+        shell.fail(USAGE, "sessions export: name sessions or a person, not both.")
+    if output is not None and output.exists() and not force:
+        shell.fail(
+            USAGE, f"sessions export: {output} is there already.", "Choose another name, or add --force."
+        )
+    loaded = shell.load(config)
+    run = {
+        "jsonl": exporting.export,
+        "markdown": readable.export_markdown,
+        "csv": readable.export_csv,
+    }[format]
+
+    async def work(database: Database) -> Exported:
+        scope: Scope = OperatorScope()
+        if person is not None:
+            scope = PersonScope(await person_named(database, person, "sessions export"))
+        chosen = None if not ids else [await _session_named(database, word) for word in ids]
+        with progress_bar("Exporting") as bar, _target(output) as file:
+            return await run(database, file.write, scope=scope, ids=chosen, progress=bar)
+
+    try:
+        done = shell.finish(shell.beside(loaded, work))
+    except BrokenPipeError:  # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    if output is not None or sys.stderr.isatty():
+        typer.echo(f"{done.sessions} sessions with {done.messages} messages were written.", err=True)
+    if done.unsent_replies:
+        typer.echo(
+            f"{done.unsent_replies} replies still wait to be sent; they are not part of an export.", err=True
+        )
+
+
+@sessions_cli.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An export; - reads stdin.")],
+    person: PersonOption = None,
+    format: Annotated[
+        ImportFormat, typer.Option(help="auto looks at the file; the others name whose export it is.")
+    ] = "auto",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read conversations from a file: Palaver's own export, or a chat export of OpenAI, Claude or Telegram Desktop.
+
+    Those of other programs need --person, into whose archive they go. A second time changes nothing.
+    """
+    if str(file) != "-" and not file.is_file():
+        shell.fail(USAGE, f"sessions import: there is no file {file}.")
+    loaded = shell.load(config)
+
+    async def work(database: Database) -> Imported | TransferError:
+        try:
+            with progress_bar("Importing") as bar, _source(file) as source:
+                return await _import(database, source, format, person, bar)
+        except TransferError as error:
+            return error
+
+    done = shell.finish(shell.owning(loaded, work))
+    if isinstance(done, TransferError):
+        shell.fail(
+            USAGE,
+            f"sessions import: {done}.",
+            "Sessions before that are in; a second run changes none of them.",
+        )
+    if as_json:
+        typer.echo(orjson.dumps(vars(done)).decode())
+        return
+    typer.echo(f"{done.sessions} sessions with {done.messages} messages and {done.persons} people came in.")
+    for count, text in (
+        (done.skipped, "sessions were there already."),
+        (done.ended, "live sessions came in as ended: others are live in their place."),
+        (done.left_out, "messages were left out: of tools, of the system, or with nothing in them."),
+    ):
+        if count:
+            typer.echo(f"{count} {text}")
+
+
+async def _import(
+    database: Database,
+    source: IO[bytes],
+    format: ImportFormat,
+    person: str | None,
+    bar: Callable[[float, float], None],
+) -> Imported:
+    size = os.fstat(source.fileno()).st_size if source.seekable() else 0
+    document: Any = None
+    if format in ("auto", "jsonl") and _is_own(source):
+        if person is not None:
+            raise TransferError(
+                "--person is for exports of other programs; this one says whose its sessions are"
+            )
+        _check_end(source, size)
+        return await importing.load(
+            database, source, _now, progress=lambda _: bar(source.tell() if size else 0, size)
+        )
+    if format == "jsonl":
+        raise TransferError("this is no export of Palaver's")
+    document = await asyncio.to_thread(lambda: foreign.read(source.read()))
+    name = foreign.recognise(document) if format == "auto" else format
+    if person is None:
+        raise TransferError(f"an export of {name} needs --person: into whose archive it goes")
+    owner = await person_named(database, person, "sessions import")
+    found, left_out = foreign.records(document, name, owner)
+    done = await importing.store(database, found, _now)
+    done.left_out = left_out
+    return done
+
+
+def _is_own(source: IO[bytes]) -> bool:
+    """Whether a file begins as ours does; nothing is taken from it by looking."""
+    head: bytes = source.peek(200)[:200]  # type: ignore[attr-defined]  # a buffered reader has it
+    return head.lstrip().startswith(b'{"type":"header"')
+
+
+def _check_end(source: IO[bytes], size: int) -> None:
+    """A file that was cut off is refused before anything of it is in. From a pipe, that is only seen at the end."""
+    if not source.seekable():
+        return
+    source.seek(max(0, size - 4096))
+    lines = source.read().splitlines()
+    source.seek(0)
+    if not lines or not lines[-1].startswith(b'{"type":"end"'):
+        raise TransferError("the file has no end: it was cut off while it was written or copied")
+
+
+async def person_named(database: Database, word: str, command: str) -> PersonId:
+    """The one person with this id, or of whom alone this is a name or platform id."""
+    found = await database.read(lambda tx: retention.list_people(tx, words=word, limit=20))
+    exact = [one for one in found if one.id == word.upper()]
+    named = [one for one in found if word.lower() in (one.display_name.lower(), *_names(one.identities))]
+    chosen = exact or named or found
+    if len(chosen) == 1:
+        return chosen[0].id
+    if not chosen:
+        shell.fail(NOT_FOUND, f"{command}: nobody is known as {word}.", "`palaver people list` lists them.")
+    shell.fail(
+        USAGE,
+        f"{command}: {len(chosen)} people fit {word}: {', '.join(f'{one.id} ({one.display_name})' for one in chosen[:5])}.",
+        "Give the id.",
+    )
+
+
+def _names(identities: Sequence[tuple[str, str, str | None]]) -> Iterator[str]:
+    for _, user_id, username in identities:
+        yield user_id.lower()
+        yield (username or "").lower()
+
+
+async def _session_named(database: Database, word: str) -> SessionId:
+    found = await database.read(lambda tx: _find(tx, word))
+    if found is None:
+        shell.fail(
+            NOT_FOUND, f"sessions export: there is no session {word}.", "`palaver sessions list` lists them."
+        )
+    return found.id
+
+
+@contextlib.contextmanager
+def _target(output: Path | None) -> Iterator[IO[bytes]]:
+    """Where an export goes. A file appears under its name when it is whole and on disk."""
+    if output is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    half = output.with_name(f"{output.name}.part")
+    try:
+        descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    except OSError as error:
+        shell.fail(UNAVAILABLE, f"sessions export: cannot write {output}: {error.strerror}.")
+    try:
+        with os.fdopen(descriptor, "wb", buffering=1 << 20) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        half.replace(output)
+    finally:
+        half.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _source(file: Path) -> Iterator[IO[bytes]]:
+    if str(file) == "-":
+        yield sys.stdin.buffer
+        return
+    with file.open("rb") as opened:
+        yield opened
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

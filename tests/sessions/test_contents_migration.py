@@ -1,0 +1,37 @@
+"""What migration 0005 makes of a database that was in use before it."""
+
+import contextlib
+import sqlite3
+
+from sessions import contents, lifecycle
+from sessions.database import migrate
+from sessions.database.sqlite import SqliteTransaction, _as_mapping
+from sessions.scope import OperatorScope
+from tests.sessions.records import NOW
+
+EVERYTHING = OperatorScope()
+
+
+def test_sessions_from_before_keep_what_they_hold():
+    """Sessions stay; a current task becomes the first of its history; no history of changes is made up."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.row_factory = _as_mapping
+        connection.execute("PRAGMA foreign_keys = ON")
+        tx = SqliteTransaction(connection)
+        first, *others = migrate.migrations()
+        migrate.apply(tx, first, 0)
+        for number, task in ((1, "book a table"), (2, None)):
+            tx.execute(
+                "INSERT INTO sessions (id, key, scope, platform, account, channel, status, current_task, created_at,"
+                " last_activity_at) VALUES (:id, :id, 'person', 'p', 'a', 'c', 'active', :task, :now, :now)",
+                {"id": f"s{number}", "task": task, "now": NOW},
+            )
+        for migration in others:
+            migrate.apply(tx, migration, 0)
+        assert [task.task for task in contents.tasks(tx, "s1", EVERYTHING)] == ["book a table"]
+        assert contents.tasks(tx, "s2", EVERYTHING) == []
+        busy = lifecycle.find(tx, "s1", EVERYTHING)
+        assert (busy.current_task, busy.forked_from) == ("book a table", None)
+        assert lifecycle.events(tx, "s1", EVERYTHING) == []
+        assert lifecycle.expire(tx, busy, NOW + 1).end_reason == "abandoned"
+        assert [task.outcome for task in contents.tasks(tx, "s1", EVERYTHING)] == ["abandoned"]

@@ -1,0 +1,371 @@
+"""Forgetting: of a person nothing is left in the file, of a turn its numbers, and of old messages what the rules keep."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bot import retention as daemon_side
+from config.names import AccountId, ChannelId
+from config.settings import Settings
+from sessions import inbox, invariants, lifecycle, outbox, retention, search, statistics, summaries
+from sessions.database.base import Database
+from sessions.database.sqlite import SqliteDatabase
+from sessions.errors import StaleClaim
+from sessions.retention import Rules
+from sessions.scope import OperatorScope
+from tests.sessions import records as made
+from tests.sessions.conversations import exported, talk
+from tests.sessions.records import NOW
+from tests.sessions.stores import DATABASES
+
+DAY = 86_400_000
+
+
+@pytest.fixture(params=list(DATABASES))
+async def store(request, tmp_path) -> AsyncIterator[Database]:
+    async with DATABASES[request.param](tmp_path) as opener:
+        yield await opener()
+
+
+async def settled(database: Database) -> None:
+    """All the background work is done."""
+    while await database.write(search.index_pending):
+        pass
+    while await database.write(statistics.fold):
+        pass
+
+
+async def person_named(database: Database, words: str) -> str:
+    (person,) = await database.read(lambda tx: retention.list_people(tx, words=words))
+    return person.id
+
+
+async def erase(database: Database, person_id: str, *, now: int = NOW) -> int:
+    await database.write(lambda tx: retention.request_erase(tx, person_id, now))
+    return await daemon_side.erase_people(database, lambda: now, pause_s=0)
+
+
+async def broken(database: Database) -> list[str]:
+    verdicts = [
+        await database.read(lambda tx, one=one: invariants.verify(tx, one)) for one in invariants.INVARIANTS
+    ]
+    return [verdict.name for verdict in verdicts if not verdict.holds]
+
+
+def holds(folder: Path, *words: str) -> dict[str, int]:
+    """How often each word stands anywhere in the database's files, the log included; upper and lower case are the same."""
+    raw = b"".join(file.read_bytes().lower() for file in folder.glob("palaver.db*"))
+    found = {word: raw.count(word.lower().encode()) for word in words}
+    return {word: times for word, times in found.items() if times}
+
+
+async def rows_with(database: Database, word: str) -> dict[str, int]:
+    """The tables in which any column of any row holds a word."""
+
+    def look(tx):
+        if tx.dialect == "sqlite":
+            names = tx.rows(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'message_words%'"
+            )
+        else:
+            names = tx.rows("SELECT tablename AS name FROM pg_tables WHERE schemaname = current_schema()")
+        found = {}
+        for table in (row["name"] for row in names):
+            hits = sum(word.lower() in str(row).lower() for row in tx.rows(f"SELECT * FROM {table}"))
+            if hits:
+                found[table] = hits
+        return found
+
+    return await database.read(look)
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 10_000), st.integers(1, 60))
+async def test_nothing_of_a_person_is_left_in_the_file(seed, turns):
+    """After an erasure no word, name or id of the person is anywhere in the database's files; others lose nothing of theirs."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        database = await SqliteDatabase.open(folder / "palaver.db")
+        try:
+            await database.write(
+                lambda tx: talk(tx, seed=seed, turns=turns, people=["ada", "bob"], words="harmless")
+            )
+            await settled(database)
+            await database.write(
+                lambda tx: talk(tx, seed=seed + 1, turns=turns, people=["zanzibar"], words="unspeakable")
+            )
+            await settled(database)
+            assert holds(folder, "zanzibar", "unspeakable")
+            person_id = await person_named(database, "zanzibar")
+            await erase(database, person_id)
+            await settled(database)
+            assert await database.wipe()
+            # The bare fact that a message came stays for some days, so that none is taken twice: it names the channel.
+            left = holds(folder, "unspeakable", "name of zanzibar", "user-zanzibar", "id-of-zanzibar")
+            assert left == {}
+            assert await broken(database) == []
+            for row in await database.read(lambda tx: tx.rows("SELECT * FROM audit")):
+                assert row["subject"] == person_id
+                assert "zanzibar" not in str(row)
+        finally:
+            await database.close()
+
+
+async def test_nothing_is_left_in_any_table(store):
+    """No row of any table holds a word of the person afterwards, whichever database it is."""
+    await store.write(lambda tx: talk(tx, seed=1, turns=40, people=["ada", "zanzibar"], words="spoken"))
+    await settled(store)
+    await erase(store, await person_named(store, "zanzibar"))
+    await settled(store)
+    assert set(await rows_with(store, "zanzibar")) <= {"inbox"}  # the channel of a direct chat, for a week
+    forgotten = await store.write(lambda tx: inbox.forget_declined(tx, 2**60))
+    assert forgotten
+    assert await rows_with(store, "zanzibar") == {}
+    assert await rows_with(store, "of ada")
+    assert await broken(store) == []
+
+
+async def test_others_keep_what_they_said(store):
+    """What other people said and were answered is the same before and after, in the shared session too."""
+    await store.write(lambda tx: talk(tx, seed=2, turns=40, people=["ada", "zanzibar"]))
+
+    def theirs(tx):
+        return tx.rows(
+            "SELECT session_id, position, part, content FROM messages WHERE content NOT LIKE '%zanzibar%'"
+            " ORDER BY session_id, position, part"
+        )
+
+    before = await store.read(theirs)
+    await erase(store, await person_named(store, "zanzibar"))
+    assert await store.read(theirs) == before
+    assert len(await store.read(lambda tx: retention.list_people(tx))) == 1
+
+
+async def test_turns_in_shared_sessions_keep_their_numbers(store):
+    """A turn of the person in a group keeps its times and tokens, and nothing else."""
+    message = made.incoming("zanzibar", channel="group", channel_kind="group")
+    queued = await store.write(lambda tx: made.arrive(tx, message, scope="channel"))
+
+    def answer(tx):
+        claim = made.claimed(tx, queued.session_id)
+        inbox.finish(tx, claim, "completed", NOW + 9, answer="zanzibar", input_tokens=7, output_tokens=8)
+
+    await store.write(answer)
+    await erase(store, await person_named(store, "ada"))
+    turn = await store.read(lambda tx: made.turn_row(tx, queued.turn_id))
+    assert (turn["status"], turn["input_tokens"], turn["finished_at"]) == ("completed", 7, NOW + 9)
+    assert await store.read(lambda tx: made.count(tx, "messages")) == 0
+
+
+async def test_a_running_turn_can_store_nothing_any_more(store):
+    """Whoever runs a turn of the person when they are forgotten is refused, and no reply of it stays to be sent."""
+    group = made.incoming("zanzibar", channel="group", channel_kind="group")
+    queued = await store.write(lambda tx: made.arrive(tx, group, scope="channel"))
+    claim = await store.write(lambda tx: made.claimed(tx, queued.session_id))
+    await erase(store, await person_named(store, "ada"))
+    with pytest.raises(StaleClaim):
+        await store.write(lambda tx: inbox.finish(tx, claim, "completed", NOW, answer="zanzibar"))
+    with pytest.raises(StaleClaim):
+        await store.write(lambda tx: inbox.record_step(tx, claim, made.answer_step(), NOW))
+    assert await rows_with(store, "zanzibar") == {}
+    assert await broken(store) == []
+
+
+async def test_who_writes_again_is_a_stranger(store):
+    """A message after the erasure, or in the middle of it, makes a new person without a past."""
+    await store.write(lambda tx: made.arrive(tx, made.incoming("before")))
+    old = await person_named(store, "ada")
+    await store.write(lambda tx: retention.request_erase(tx, old, NOW))
+    await store.write(lambda tx: retention.erase_step(tx, NOW))
+    await store.write(lambda tx: made.arrive(tx, made.incoming("in the middle")))
+    await daemon_side.erase_people(store, lambda: NOW, pause_s=0)
+    new = await person_named(store, "ada")
+    assert new != old
+    assert set(await rows_with(store, old)) == {"audit"}
+    assert set(await rows_with(store, "in the middle")) == {"messages"}
+
+
+async def test_an_erasure_goes_on_after_any_step(tmp_path):
+    """Stopped after any number of steps, the next process finishes it, and nothing is ever half of a turn."""
+    steps = 0
+    while True:
+        folder = tmp_path / str(steps)
+        folder.mkdir()
+        database = await SqliteDatabase.open(folder / "palaver.db")
+        await database.write(lambda tx: talk(tx, seed=3, turns=25, people=["ada", "zanzibar"]))
+        person_id = await person_named(database, "zanzibar")
+        await database.write(lambda tx, one=person_id: retention.request_erase(tx, one, NOW))
+        done = 0
+        while done < steps and await database.write(lambda tx: retention.erase_step(tx, NOW)):
+            done += 1
+        assert await broken(database) == []
+        await database.close()
+        database = await SqliteDatabase.open(folder / "palaver.db")
+        rest = await daemon_side.erase_people(database, lambda: NOW, pause_s=0)
+        await settled(database)
+        await database.wipe()
+        assert holds(folder, "name of zanzibar", "word of zanzibar") == {}
+        assert await broken(database) == []
+        await database.close()
+        if rest == 0:
+            break
+        steps += 1
+    assert steps >= 5
+
+
+async def test_what_waits_to_be_sent_to_them_is_removed_but_for_the_answer_to_the_wish(store):
+    """An answer still on its way is not sent; the word that they are forgotten is."""
+    queued = await store.write(lambda tx: made.arrive(tx, made.incoming("zanzibar")))
+    claim = await store.write(lambda tx: made.claimed(tx, queued.session_id))
+
+    def answer(tx):
+        inbox.finish(tx, claim, "completed", NOW, answer="zanzibar")
+        outbox.add(tx, claim.address, "answer", [{"text": "zanzibar"}], NOW, turn_id=claim.turn_id)
+        wish = made.incoming("/forget yes")
+        address = inbox.record(tx, wish, "command", "", NOW, person_id=claim.person_id)
+        outbox.add(tx, address, "command", [{"text": "You are forgotten."}], NOW)
+
+    await store.write(answer)
+    await erase(store, await person_named(store, "ada"))
+    waiting = await store.read(lambda tx: outbox.waiting(tx, made.ACCOUNT, made.CHANNEL))
+    assert [chunk.body for chunk in waiting] == [{"text": "You are forgotten."}]
+
+
+async def test_summaries_of_a_shared_session_are_made_anew(store):
+    """A summary that may hold words of the person goes, and the session says that nothing is summarised."""
+    group = made.incoming("zanzibar", channel="group", channel_kind="group")
+    queued = await store.write(lambda tx: made.arrive(tx, group, scope="channel"))
+
+    def summarise(tx):
+        tx.execute(
+            "INSERT INTO summaries (session_id, version, from_position, to_position, content, tokens, made_by, created_at)"
+            " VALUES (:id, 1, 1, 1, 'about zanzibar', 3, 'digest', 0)",
+            {"id": queued.session_id},
+        )
+        tx.execute("UPDATE sessions SET summarised_to = 1")
+
+    await store.write(summarise)
+    await erase(store, await person_named(store, "ada"))
+    assert await rows_with(store, "zanzibar") == {}
+    assert (await store.read(lambda tx: made.session_row(tx, queued.session_id)))["summarised_to"] == 0
+    assert summaries
+
+
+# age
+
+
+def many(tx, count: int, *, days: int, **how) -> str:
+    """A session whose messages came evenly over some days; each is answered."""
+    for number in range(count):
+        now = NOW + number * days * DAY // count
+        queued = made.arrive(tx, made.incoming(f"message {number}", **how), now=now, expire_after_ms=0)
+        claim = made.claimed(tx, queued.session_id, now)
+        inbox.finish(tx, claim, "completed", now, answer="yes")
+    return queued.session_id
+
+
+async def contents(database: Database, session_id: str) -> list[str]:
+    rows = await database.read(
+        lambda tx: tx.rows(
+            "SELECT content FROM messages WHERE session_id = :id AND part = 0 ORDER BY position",
+            {"id": session_id},
+        )
+    )
+    return [row["content"] for row in rows]
+
+
+async def test_old_messages_go_with_their_answers_and_younger_ones_stay(store):
+    """Of ten messages over ten days a rule of four days keeps the last four, whatever the session's status."""
+    session_id = await store.write(lambda tx: many(tx, 10, days=10))
+    now = NOW + 9 * DAY + 1
+    removed = await daemon_side.forget_old(store, Rules(general=4 * DAY), lambda: now)
+    assert removed == 12
+    assert await contents(store, session_id) == [f"message {number}" for number in range(6, 10)]
+    assert await broken(store) == []
+    assert await daemon_side.forget_old(store, Rules(general=4 * DAY), lambda: now) == 0
+
+
+async def test_a_long_session_is_done_in_batches(store, monkeypatch):
+    """However many messages are too old, each transaction removes a few and the end is the same."""
+    monkeypatch.setattr(retention, "_SLICE", 7)
+    session_id = await store.write(lambda tx: many(tx, 50, days=50))
+    batch = await store.write(lambda tx: retention.forget_before(tx, session_id, NOW + 40 * DAY, NOW))
+    assert 0 < batch <= 14
+    await daemon_side.forget_old(store, Rules(general=9 * DAY), lambda: NOW + 49 * DAY + 1)
+    assert len(await contents(store, session_id)) == 9
+
+
+async def test_the_channels_rule_wins_over_the_accounts_and_that_over_the_general_one(store):
+    """Each session is judged by the nearest rule; `never` is a rule, too."""
+    kept = {}
+    for channel in ("short", "never", "plain"):
+        kept[channel] = await store.write(
+            lambda tx, channel=channel: many(tx, 4, days=4, channel=channel, user_id=channel)
+        )
+    other = await store.write(
+        lambda tx: many(tx, 4, days=4, account=AccountId("discord.guild"), platform="discord", user_id="d")
+    )
+    rules = Rules(
+        general=2 * DAY,
+        accounts={made.ACCOUNT: 3 * DAY},
+        channels={
+            (made.ACCOUNT, ChannelId("short")): DAY,
+            (made.ACCOUNT, ChannelId("never")): None,
+        },
+    )
+    await daemon_side.forget_old(store, rules, lambda: NOW + 3 * DAY + 1)
+    assert [len(await contents(store, kept[one])) for one in ("short", "never", "plain")] == [1, 4, 3]
+    assert len(await contents(store, other)) == 2
+
+
+async def test_a_turn_that_waits_is_not_forgotten(store):
+    """However old a message is, it is not removed before it is answered."""
+    queued = await store.write(lambda tx: made.arrive(tx, made.incoming("patience")))
+    assert await daemon_side.forget_old(store, Rules(general=DAY), lambda: NOW + 9 * DAY) == 0
+    assert await contents(store, queued.session_id) == ["patience"]
+
+
+def test_the_rules_come_from_the_settings():
+    """General, account and channel rules are read from the configuration; without any nothing is removed."""
+    configured = Settings.model_validate(
+        {
+            "sessions": {"keep_messages": "90d"},
+            "accounts": {
+                "main": {
+                    "platform": "telegram",
+                    "retention": {"messages": "30d", "channels": {"-100": "7d", "5": "never"}},
+                },
+                "guild": {"platform": "discord"},
+            },
+        }
+    )
+    rules = daemon_side.rules_of(configured)
+    main, guild = AccountId("telegram.main"), AccountId("discord.guild")
+    assert rules.kept_ms(main, ChannelId("-100")) == 7 * DAY
+    assert rules.kept_ms(main, ChannelId("5")) is None
+    assert rules.kept_ms(main, ChannelId("1")) == 30 * DAY
+    assert rules.kept_ms(guild, ChannelId("1")) == 90 * DAY
+    assert daemon_side.rules_of(Settings()).is_empty
+
+
+async def test_statistics_forget_the_person_and_keep_the_sums(store):
+    """The person's own figures are gone; what all turns cost in shared sessions stays counted."""
+    await store.write(lambda tx: talk(tx, seed=5, turns=30, people=["ada", "zanzibar"]))
+    person_id = await person_named(store, "zanzibar")
+    await erase(store, person_id)
+    await settled(store)
+    assert set(await rows_with(store, person_id)) == {"audit"}
+
+
+async def test_an_export_after_an_erasure_has_nothing_of_them(store):
+    """What is exported afterwards is as if the person had never been."""
+    await store.write(lambda tx: talk(tx, seed=6, turns=30, people=["ada", "zanzibar"]))
+    await erase(store, await person_named(store, "zanzibar"))
+    assert b"zanzibar" not in await exported(store)
+    live = await store.read(lambda tx: lifecycle.list_sessions(tx, OperatorScope()))
+    assert all(one.person_id is None or one.person_id for one in live)
