@@ -176,7 +176,7 @@ class App:
             count=self.telemetry.count_message,
             hot=self.hot,
         )
-        self.health = HealthCheck(database, self.adapters)
+        self.health = HealthCheck(database, self.adapters, closed_because=self.gateway.closed_because)
         self.upkeep = Upkeep(database, encoder=make_encoder(settings), now=now)
         self.web: WebServer | None = None
         if settings.http.enabled:

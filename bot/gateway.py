@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 _ROOM_CHECK_S = 1.0
 _FLOOD_LOOK = 1000
+_DISK_FULL = "the disk of the database is nearly full"
 
 
 class LanesPort(Protocol):
@@ -71,6 +72,8 @@ class _Taken:
     stop_turns: Sequence[TurnId] = ()
     wake_sessions: Sequence[SessionId] = ()
     is_new_session: bool = False
+    is_under_way: bool = False
+    """The message was taken in before and is still being answered: it is settled when that is over, not now."""
 
 
 class Gateway:
@@ -169,6 +172,15 @@ class Gateway:
     def _check_open(self) -> None:
         if self._closed_because is not None:
             raise IntakeClosed(self._closed_because)
+        if not self._check_room():
+            raise IntakeClosed(_DISK_FULL, retry_after_s=5)
+
+    def closed_because(self) -> str | None:
+        """Why nothing is taken in at the moment; None while messages are."""
+        return self._closed_because or (None if self._check_room() else _DISK_FULL)
+
+    def _check_room(self) -> bool:
+        """Whether the disk has room for more; looked at once a second."""
         now = time.monotonic()
         if now - self._room_checked_at > _ROOM_CHECK_S:
             self._room_checked_at = now
@@ -179,8 +191,7 @@ class Gateway:
                     "gateway.intake_resumed" if has_room else "gateway.intake_stopped", free_bytes=free
                 )
             self._has_room = has_room
-        if not self._has_room:
-            raise IntakeClosed("the disk of the database is nearly full", retry_after_s=5)
+        return self._has_room
 
     async def _write(self, work: Callable[[Transaction], T]) -> T:
         try:
@@ -192,7 +203,7 @@ class Gateway:
     def _take_in(self, tx: Transaction, message: InboundMessage, *, may_claim: bool) -> _Taken:
         incoming = _as_incoming(message)
         if inbox.is_known(tx, incoming):
-            return _Taken(Receipt("duplicate"))
+            return _Taken(Receipt("duplicate"), is_under_way=not outbox.is_message_settled(tx, incoming))
         now = self._now()
         account = self._accounts[message.account]
         inbox.hear(tx, incoming, now)
@@ -200,7 +211,9 @@ class Gateway:
         access = policy.access_for(self._settings, account)
         decision = policy.decide(message, person, access, self._settings.turns.max_message_chars)
         if not decision.is_accepted:
-            return self._decline(tx, message, incoming, person, decision, now)
+            taken = self._decline(tx, message, incoming, person, decision, now)
+            is_under_way = message.is_edit and not outbox.is_message_settled(tx, incoming)
+            return replace(taken, is_under_way=is_under_way)
         if person.was_told_declined:
             people.forget_declined(tx, incoming.platform, incoming.user_id)
         call = commands.parse(message.text) if not message.attachments else None
@@ -303,9 +316,12 @@ class Gateway:
         outcome = inbox.replace_text(tx, incoming, now)
         if outcome == "replaced":
             inbox.record(tx, incoming, "accepted", "edit", now, person_id=person.id)
-            return _Taken(Receipt("accepted", "edit"))
+            return _Taken(Receipt("accepted", "edit"), is_under_way=True)
         inbox.record(tx, incoming, "declined", "edited_after_answer", now, person_id=person.id)
-        return _Taken(Receipt("declined", "edited_after_answer"))
+        return _Taken(
+            Receipt("declined", "edited_after_answer"),
+            is_under_way=not outbox.is_message_settled(tx, incoming),
+        )
 
     def _run_command(
         self, tx: Transaction, incoming: Incoming, person: Person, call: commands.CommandCall, now: int
@@ -402,7 +418,7 @@ class Gateway:
             self._lanes.notify(session_id)
         if taken.has_reply:
             self._delivery.notify(message.account, message.channel)
-        elif taken.turn_id is None:
+        elif taken.turn_id is None and not taken.is_under_way:
             self._delivery.settle(message.account, message.message_id)
 
 

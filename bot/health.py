@@ -34,22 +34,27 @@ class HealthCheck:
         adapters: Mapping[AccountId, Adapter],
         *,
         clock: Callable[[], float] = time.time,
+        closed_because: Callable[[], str | None] = lambda: None,
     ) -> None:
+        """`closed_because` says why no message is taken in at the moment, if none is."""
         self._database = database
+        self._closed_because = closed_because
         self._adapters = adapters
         self._clock = clock
         self.is_stopping = False
 
     async def report(self) -> Report:
-        """Ready means: the store answers, and at least one adapter hears."""
+        """Ready means: the store answers, messages are taken in, and at least one adapter hears."""
         store = await self._store()
         accounts = {account: self._adapter(adapter) for account, adapter in self._adapters.items()}
         is_hearing = any(account["state"] == "hearing" for account in accounts.values())
-        is_ready = store == "open" and is_hearing and not self.is_stopping
+        closed_because = self._closed_because()
+        is_ready = store == "open" and closed_because is None and is_hearing and not self.is_stopping
         status = "stopping" if self.is_stopping else "ready" if is_ready else "not ready"
         if is_ready and not all(account["state"] == "hearing" for account in accounts.values()):
             status = "degraded"
-        return Report(is_ready, {"status": status, "store": store, "accounts": accounts})
+        intake = "open" if closed_because is None else f"closed: {closed_because}"
+        return Report(is_ready, {"status": status, "store": store, "intake": intake, "accounts": accounts})
 
     async def _store(self) -> str:
         try:

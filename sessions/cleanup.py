@@ -6,7 +6,7 @@ are `lifecycle.py`'s. A session with unfinished turns is left alone, however old
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from config.names import SessionId
 from sessions import lifecycle, outbox
@@ -54,17 +54,15 @@ def clean_up(
 
     `expire_after_ms` 0 and `delete_after_ms` None mean never; what was deleted on request is removed all the same.
     """
+    steps: list[tuple[lifecycle.Step | Literal["expire"], str, str, dict[str, int]]] = []
     if expire_after_ms > 0:
-        limit = {"inactive": now - expire_after_ms}
-        if touched := _each(tx, _INACTIVE, "s.last_activity_at", limit, batch, now, "expire"):
-            return touched
+        steps.append(("expire", _INACTIVE, "s.last_activity_at", {"inactive": now - expire_after_ms}))
     if delete_after_ms is not None:  # before the archive, where what is old already need not go first
-        if touched := _each(tx, _OLD, "s.ended_at", {"old": now - delete_after_ms}, batch, now, "delete"):
+        steps.append(("delete", _OLD, "s.ended_at", {"old": now - delete_after_ms}))
+    steps.append(("archive", _FINISHED, "s.ended_at", {"finished": now - archive_after_ms}))
+    for step, where, order, limits in steps:
+        if touched := _each(tx, where, order, limits, batch, now, step):
             return touched
-    if touched := _each(
-        tx, _FINISHED, "s.ended_at", {"finished": now - archive_after_ms}, batch, now, "archive"
-    ):
-        return touched
     gone = tx.rows(
         f"SELECT s.id FROM sessions s WHERE {_DELETED} ORDER BY s.ended_at LIMIT :batch"
         + row_lock(tx, "s", skips_locked=True),

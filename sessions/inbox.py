@@ -11,7 +11,7 @@ from typing import Literal
 
 import orjson
 
-from config.names import AccountId, ChannelId, Json, PersonId, SessionId, TurnId
+from config.names import AccountId, ChannelId, Json, PersonId, PlatformMessageId, SessionId, TurnId
 from sessions import window
 from sessions.database.base import Row, Transaction, row_lock
 from sessions.database.values import as_json
@@ -201,11 +201,16 @@ def replace_text(tx: Transaction, message: Incoming, now: int) -> Literal["repla
     return "replaced"
 
 
-def waiting(tx: Transaction, session_id: SessionId) -> int:
-    """Unfinished turns of a session."""
+_ASKED_BY = " AND EXISTS (SELECT 1 FROM inbox i WHERE i.id = turns.inbox_id AND i.person_id = :person)"
+"""The condition for turns of one person's messages."""
+
+
+def waiting(tx: Transaction, session_id: SessionId, *, person_id: PersonId | None = None) -> int:
+    """Unfinished turns of a session; of one person's messages only, if one is given."""
     row = tx.row(
-        "SELECT COUNT(*) AS n FROM turns WHERE session_id = :id AND status IN ('queued', 'running')",
-        {"id": session_id},
+        "SELECT COUNT(*) AS n FROM turns WHERE session_id = :id AND status IN ('queued', 'running')"
+        + ("" if person_id is None else _ASKED_BY),
+        {"id": session_id} if person_id is None else {"id": session_id, "person": person_id},
     )
     return int(row["n"]) if row else 0
 
@@ -486,13 +491,22 @@ def record_error(
 
 
 def request_cancel(
-    tx: Transaction, session_ids: Sequence[SessionId], now: int, *, with_queued: bool
+    tx: Transaction,
+    session_ids: Sequence[SessionId],
+    now: int,
+    *,
+    with_queued: bool,
+    person_id: PersonId | None = None,
 ) -> list[TurnId]:
     """Ask that the running turns of these sessions (and, if told so, the waiting ones) stop. Gives the turns.
 
-    Only asks: whoever runs the turn ends it, so that what was written so far is kept.
+    With a person, only turns of their own messages. Only asks: whoever runs the turn ends it, so that what was written
+    so far is kept.
     """
     which = _UNFINISHED if with_queued else f"status = 'running' AND {_UNFINISHED}"
+    values: dict[str, object] = {"now": now}
+    if person_id is not None:
+        which, values["person"] = which + _ASKED_BY, person_id
     stopped: list[TurnId] = []
     for session_id in session_ids:
         stopped += [
@@ -500,7 +514,7 @@ def request_cancel(
             for row in tx.rows(
                 "UPDATE turns SET cancel_requested_at = :now WHERE session_id = :id AND cancel_requested_at IS NULL"
                 f" AND {which} RETURNING id",
-                {"now": now, "id": session_id},
+                {**values, "id": session_id},
             )
         ]
     return stopped
@@ -549,17 +563,19 @@ def _reply_channel(scope: str, session_channel: ChannelId, heard_in: ChannelId) 
 def address_of(tx: Transaction, inbox_id: int) -> Address | None:
     """Where replies to an inbox row go."""
     row = tx.row(
-        "SELECT account, channel, channel_kind, thread, message_id, reply_handle FROM inbox WHERE id = :id",
+        "SELECT account, channel, channel_kind, thread, message_id, sent_at, reply_handle FROM inbox WHERE id = :id",
         {"id": inbox_id},
     )
     if row is None:
         return None
+    # An edit is kept as `<message>:<time of the edit>`, so that it is not taken for the message; the platform knows neither.
+    message_id = PlatformMessageId(row["message_id"].removesuffix(f":{row['sent_at']}"))
     return Address(
         row["account"],
         row["channel"],
         row["channel_kind"],
         row["thread"],
-        row["message_id"],
+        message_id,
         orjson.loads(row["reply_handle"]) if row["reply_handle"] else None,
         inbox_id,
     )

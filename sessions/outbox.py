@@ -22,7 +22,7 @@ from config.names import AccountId, ChannelId, Json, PlatformMessageId, SessionI
 from sessions.database.base import Row, Transaction, row_lock
 from sessions.database.values import as_json
 from sessions.inbox import check_claim
-from sessions.models import Address, Claim, OutgoingChunk, ReplyKind
+from sessions.models import Address, Claim, Incoming, OutgoingChunk, ReplyKind
 
 _WAITING = "('ready', 'sending', 'uncertain')"
 LARGEST_BATCH = 20
@@ -283,6 +283,15 @@ def is_settled(tx: Transaction, inbox_id: int) -> bool:
         {"id": inbox_id},
     )
     return row is None
+
+
+def is_message_settled(tx: Transaction, message: Incoming) -> bool:
+    """The same of a message as its platform calls it; an edit goes by the message that was edited."""
+    row = tx.row(
+        "SELECT id FROM inbox WHERE account = :account AND channel = :channel AND message_id = :id",
+        {"account": message.account, "channel": message.channel, "id": message.message_id},
+    )
+    return row is None or is_settled(tx, row["id"])
 
 
 def hold(tx: Transaction, account: AccountId, channel: ChannelId, until: int) -> None:

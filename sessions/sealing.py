@@ -239,7 +239,7 @@ def rotate_step(
         head = ":head_bytes" if column == "raw" else ":head"
         same = "=" if seal.is_on else "<>"
         flags.append(
-            f"(substr({column}, 1, :length) {same} {head} OR {column} IS NULL) AS {column}_is_current"
+            f"(substr({column}, 1, CAST(:length AS INTEGER)) {same} {head} OR {column} IS NULL) AS {column}_is_current"
         )
         if column == "raw":
             parameters["head_bytes"] = seal.head.encode()

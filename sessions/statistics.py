@@ -114,7 +114,9 @@ def read(
     allowed, parameters = _permission(scope, subject)
     about = {"dimension": subject.dimension, "subject": subject.name, **parameters}
     column = _COLUMN[subject.dimension]
-    changed = f"{column} = :subject AND {allowed}" + ("" if subject.dimension == "all" else " AND platform <> ''")
+    changed = f"{column} = :subject AND {allowed}" + (
+        "" if subject.dimension == "all" else " AND platform <> ''"
+    )
     totals = tx.row(
         "SELECT SUM(messages) AS messages, SUM(tool_calls) AS tool_calls, SUM(input_tokens) AS input_tokens,"
         " SUM(output_tokens) AS output_tokens, SUM(duration_ms) AS duration_ms FROM ("

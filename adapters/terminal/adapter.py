@@ -144,10 +144,8 @@ class TerminalAdapter:
         )
         settled = self._unsettled[message.message_id] = asyncio.Event()
         try:
-            receipt = await hand_over(
-                intake, message, on_wait=lambda: self._surface.warn(self._texts["waiting"])
-            )
-            if self._surface.is_sequential and receipt.outcome != "duplicate":
+            await hand_over(intake, message, on_wait=lambda: self._surface.warn(self._texts["waiting"]))
+            if self._surface.is_sequential:
                 async with asyncio.timeout(self._longest_answer_s):
                     await settled.wait()
         except TimeoutError:

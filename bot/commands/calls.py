@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from adapters.messages import Choice
 from bot.catalogue import Catalogue
-from config.names import SessionId, TurnId
+from config.names import PersonId, SessionId, TurnId
 from config.settings import Settings
 from sessions.database.base import Transaction
 from sessions.models import Incoming, Person, Session
@@ -54,6 +54,11 @@ class CommandContext:
     def is_shared(self) -> bool:
         """Whether everybody in the channel talks in the session meant here."""
         return isinstance(self.scope, ChannelScope)
+
+    @property
+    def only_of(self) -> PersonId | None:
+        """Whose turns this person may stop: among others their own only; alone, and as an operator, any (None)."""
+        return self.person.id if self.is_shared and self.person.role != "operator" else None
 
 
 @dataclass(frozen=True, slots=True)

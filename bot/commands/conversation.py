@@ -17,7 +17,7 @@ def start(at: CommandContext, _payload: str) -> CommandResult:
 def reset(at: CommandContext, _argument: str) -> CommandResult:
     if at.session is None:
         return CommandResult(at.say("reset_nothing"))
-    is_busy = inbox.waiting(at.tx, at.session.id) > 0
+    is_busy = inbox.waiting(at.tx, at.session.id, person_id=at.only_of) > 0
     lifecycle.end(at.tx, at.session, "reset", at.now)
     return CommandResult(at.say("reset_running" if is_busy else "reset"))
 
@@ -26,49 +26,48 @@ def stop(at: CommandContext, argument: str) -> CommandResult:
     if argument.lower() not in ("", "all"):
         return wrong_argument(at, "stop", argument, "usage_stop")
     sessions = inbox.unfinished_sessions(at.tx, at.key)
-    unfinished = sum(inbox.waiting(at.tx, session_id) for session_id in sessions)
+    whose = at.only_of
+    unfinished = sum(inbox.waiting(at.tx, session_id, person_id=whose) for session_id in sessions)
     if not unfinished:
-        return CommandResult(at.say("stop_nothing"))
-    running = inbox.request_cancel(at.tx, sessions, at.now, with_queued=False)
+        return CommandResult(at.say("stop_others" if sessions else "stop_nothing"))
+    running = inbox.request_cancel(at.tx, sessions, at.now, with_queued=False, person_id=whose)
     if argument:
-        queued = inbox.request_cancel(at.tx, sessions, at.now, with_queued=True)
+        queued = inbox.request_cancel(at.tx, sessions, at.now, with_queued=True, person_id=whose)
         if not queued:
             return CommandResult(at.say("stop_running"), running)
         text = at.say("stop_all_one") if len(queued) == 1 else at.say("stop_all", count=len(queued))
         return CommandResult(text, [*running, *queued], sessions)
     rest = unfinished - len(running)
+    where = "_here" if at.is_shared and whose is None else ""
     if not running:
-        return CommandResult(
-            at.say("stop_not_begun_one") if rest == 1 else at.say("stop_not_begun", count=rest)
-        )
+        return CommandResult(at.count(f"stop_not_begun{where}", rest))
     if not rest:
         return CommandResult(at.say("stop_running"), running)
-    return CommandResult(
-        at.say("stop_waiting_one") if rest == 1 else at.say("stop_waiting", count=rest), running
-    )
+    return CommandResult(at.count(f"stop_waiting{where}", rest), running)
 
 
 def status(at: CommandContext, _argument: str) -> CommandResult:
     session = at.session
     if session is None:
-        return CommandResult(at.say("status_none"))
+        is_known = lifecycle.list_sessions(at.tx, at.scope, key=at.key, limit=1)
+        return CommandResult(at.say("status_fresh" if is_known else "status_none"))
     seen = context.see_session(at.tx, session, at.settings, at.agent).parts
     busy = inbox.waiting(at.tx, session.id)
     state = (
-        at.say("status_idle")
-        if not busy
-        else at.say("status_busy_one" if busy == 1 else "status_busy", count=busy)
+        at.count("status_busy_here" if at.is_shared else "status_busy", busy)
+        if busy
+        else at.say("status_idle")
     )
     return CommandResult(
         at.say(
             "status",
             since=f"{utc(session.created_at):%Y-%m-%d %H:%M} UTC",
-            messages=session.message_count,
-            tool_calls=session.tool_call_count,
-            errors=session.error_count,
+            messages=at.count("counted_messages", session.message_count),
+            tool_calls=at.count("counted_tool_calls", session.tool_call_count),
+            errors=at.count("counted_errors", session.error_count),
             window=seen.limit,
             percent=seen.percent,
-            agent=at.agent,
+            agent=at.say("agent_offline") if at.agent == "offline" else at.agent,
             state=state,
         )
     )

@@ -51,10 +51,10 @@ def stats(at: CommandContext, _argument: str) -> CommandResult:
     lines = [
         at.say(
             "stats_shared" if at.is_shared else "stats",
-            sessions=sum(read.sessions.values()),
-            messages=read.messages,
-            tool_calls=read.tool_calls,
-            errors=sum(read.errors.values()),
+            sessions=at.count("counted_sessions", sum(read.sessions.values())),
+            messages=at.count("counted_messages", read.messages),
+            tool_calls=at.count("counted_tool_calls", read.tool_calls),
+            errors=at.count("counted_errors", sum(read.errors.values())),
         )
     ]
     if (

@@ -15,7 +15,7 @@ def _help(at: CommandContext, _argument: str) -> CommandResult:
         at.say("help_line", name=command.name, description=at.say(f"command_{command.name}"))
         for command in table_for(at.message.platform)
     ]
-    return CommandResult("\n".join([at.say("help"), *lines, at.say("help_end")]))
+    return CommandResult("\n".join([at.say("help"), *lines, "", at.say("help_end")]))
 
 
 TABLE: Final[Mapping[str, Command]] = {

@@ -206,9 +206,18 @@ def _pages(
     tx: Transaction, kind: Kind, known: Mapping[str, Mapping[str, tuple[type, ...]]], session_id: str
 ) -> Iterator[Sequence[Mapping[str, Any]]]:
     """The rows of one kind, a page at a time."""
-    listed = _listed(known[kind.type], "x")
+    own = known[kind.type]
+    listed = _listed(own, "x")
+    # A page goes on after the last row of the one before: by columns of the record, or by others that are asked for besides.
     order = kind.order.split(", ")
-    places = ", ".join(f"{column} AS place_{number}" for number, column in enumerate(order))
+    places = [
+        column.removeprefix("x.") if column.startswith("x.") and column[2:] in own else f"place_{number}"
+        for number, column in enumerate(order)
+    ]
+    extra = [
+        (column, place) for column, place in zip(order, places, strict=True) if place.startswith("place_")
+    ]
+    listed += "".join(f", {column} AS {place}" for column, place in extra)
     if kind.type == "turn":
         listed += ", i.id AS inbox_id, " + ", ".join(f"i.{name} AS inbox_{name}" for name in known["inbox"])
     belongs = "x.session_id = :session" if kind.has_session_id else "t.session_id = :session"
@@ -217,31 +226,31 @@ def _pages(
     following = ""
     while True:
         rows = tx.rows(
-            f"SELECT '{kind.type}' AS type, {listed}, {places} FROM {kind.table} x{kind.join}"
+            f"SELECT '{kind.type}' AS type, {listed} FROM {kind.table} x{kind.join}"
             f" WHERE {belongs}{following} ORDER BY {kind.order} LIMIT :page",
             parameters,
         )
         if not rows:
             return
-        parameters |= {f"after_{number}": rows[-1][f"place_{number}"] for number in range(len(order))}
+        parameters |= {f"after_{number}": rows[-1][place] for number, place in enumerate(places)}
         following = beyond
-        for row in rows:
-            for number in range(len(order)):
-                del row[f"place_{number}"]  # type: ignore[attr-defined]  # a row is a dict of its own
-        yield [_with_inbox(row) for row in rows] if kind.type == "turn" else rows
+        for _, place in extra:
+            for row in rows:
+                del row[place]  # type: ignore[attr-defined]  # a row is a dict of its own
+        yield _with_inbox(rows, own, known["inbox"]) if kind.type == "turn" else rows
         if len(rows) < PAGE:
             return
 
 
-def _with_inbox(row: Row) -> dict[str, Any]:
-    """A turn with the message that queued it, which is a row of another table."""
-    turn = {name: value for name, value in row.items() if not name.startswith("inbox_")}
-    arrived = {
-        name.removeprefix("inbox_"): value
-        for name, value in row.items()
-        if name.startswith("inbox_") and name != "inbox_id"
-    }
-    return {**turn, "inbox": arrived if row["inbox_id"] is not None else None}
+def _with_inbox(rows: Sequence[Row], own: Iterable[str], inbox: Iterable[str]) -> list[dict[str, Any]]:
+    """Turns with the messages that queued them, which are rows of another table."""
+    names = ["type", *own]
+    arrived = [(name, f"inbox_{name}") for name in inbox]
+    return [
+        {name: row[name] for name in names}
+        | {"inbox": None if row["inbox_id"] is None else {name: row[column] for name, column in arrived}}
+        for row in rows
+    ]
 
 
 def _listed(names: Iterable[str], alias: str) -> str:

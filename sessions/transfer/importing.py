@@ -32,18 +32,19 @@ Record = dict[str, Any]
 Progress = Callable[[int], None]
 """Called with the records read so far."""
 
-BATCH: Final = 4000
-"""Rows of one transaction: some tens of milliseconds."""
-LARGEST: Final = 20_000
+BATCH: Final = 12_000
+"""Rows of one transaction: a tenth of a second. Nobody chats meanwhile, for an import owns the database."""
+LARGEST: Final = 36_000
 """Rows of a session above which it comes in several transactions, hidden until it is whole."""
 
 _KINDS: Final = {kind.type: kind for kind in KINDS}
-_CHOICES: Final[Mapping[str, Mapping[str, frozenset[Any]]]] = {
-    "session": {"status": STATUSES, "scope": SCOPES, "end_reason": END_REASONS},
-    "turn": {"status": TURN_STATUSES},
-    "message": {"role": ROLES},
-    "person": {"role": PERSON_ROLES},
+_CHOICES: Final[Mapping[str, Sequence[tuple[str, frozenset[Any]]]]] = {
+    "session": (("status", STATUSES), ("scope", SCOPES), ("end_reason", END_REASONS)),
+    "turn": (("status", TURN_STATUSES),),
+    "message": (("role", ROLES),),
+    "person": (("role", PERSON_ROLES),),
 }
+_NO_CHOICES: Final[Sequence[tuple[str, frozenset[Any]]]] = ()
 
 
 @dataclass
@@ -158,6 +159,8 @@ class _Intake:
         self._whole: list[_Session] = []
         self._current: _Session | None = None
         self._size = 0
+        self._sound: set[tuple[object, ...]] = set()
+        """Kinds of records that were found sound: their columns and the types of their values."""
         self._same: dict[str, str] = {}
         """Persons of the file who are known here under another id."""
 
@@ -248,7 +251,11 @@ class _Intake:
                 if not isinstance(arrived, dict):
                     raise TransferError(f"line {line}: inbox is no record")
                 self._check(line, "inbox", arrived)
-            record["inbox"] = arrived
+                arrived["session_id"], arrived["turn_id"] = record["session_id"], record["id"]
+                session.rows.setdefault("inbox", []).append(arrived)
+            # How the turn finds that row again, whose number only the database knows.
+            for name in ("account", "channel", "message_id"):
+                record[f"inbox_{name}"] = arrived[name] if arrived is not None else ""
         elif kind in ("step", "tool_call") and record["turn_id"] not in session.turn_ids:
             raise TransferError(f"line {line}: a {kind} of a turn that is not in its session")
         session.rows.setdefault(kind, []).append(record)
@@ -256,6 +263,16 @@ class _Intake:
         self._size += 1
 
     def _check(self, line: int, kind: str, record: Record) -> None:
+        look = (kind, *record, *map(type, record.values()))
+        if look not in self._sound:
+            self._check_columns(line, kind, record)
+            self._sound.add(look)
+        for name, choices in _CHOICES.get(kind, _NO_CHOICES):
+            if record.get(name) not in choices:
+                raise TransferError(f"line {line}: {name} of a {kind} cannot be {record.get(name)!r:.60}")
+
+    def _check_columns(self, line: int, kind: str, record: Record) -> None:
+        """What is the same for all records with these columns and types, so that it is looked at once."""
         known = self._known[kind]
         for name, value in record.items():
             types = known.get(name)
@@ -265,11 +282,8 @@ class _Intake:
                 )
             if type(value) not in types:
                 raise TransferError(f"line {line}: {name} of a {kind} cannot be {value!r:.60}")
-        for name, choices in _CHOICES.get(kind, {}).items():
-            if record.get(name) not in choices:
-                raise TransferError(f"line {line}: {name} of a {kind} cannot be {record.get(name)!r:.60}")
         for name in ("id", "session_id", "turn_id") if kind != "message" else ("session_id",):
-            if name in known and not record.get(name) and type(None) not in known[name]:
+            if name in known and record.get(name) is None and type(None) not in known[name]:
                 raise TransferError(f"line {line}: a {kind} without {name}")
 
 
@@ -305,7 +319,6 @@ def _store(
         done.persons += _store_person(tx, person, same)
     rows: dict[str, list[Record]] = {}
     again: dict[str, list[Record]] = {}  # of large sessions: some may be there from a try that was cut off
-    arrived: list[Record] = []
     opened: list[_Session] = []
     for session in sessions:
         record = _placed(tx, session.record, same)
@@ -333,16 +346,16 @@ def _store(
             opened.append(_Session(record, session.line))
         if not session.is_part:
             done.sessions += 1
+        target = rows if there is None and not session.is_part else again
         for kind, found in session.rows.items():
             done.messages += len(found) if kind == "message" else 0
-            for row in found:
-                if "person_id" in row and row["person_id"] in same:
-                    row = {**row, "person_id": same[row["person_id"]]}
-                if kind == "turn":
-                    row, came = _parted(row, same)
-                    if came is not None:
-                        arrived.append(came)
-                (rows if there is None and not session.is_part else again).setdefault(kind, []).append(row)
+            if same:
+                found = [
+                    {**row, "person_id": same[row["person_id"]]} if row.get("person_id") in same else row
+                    for row in found
+                ]
+            target.setdefault(kind, []).extend(found)
+    arrived = rows.get("inbox", []) + again.get("inbox", [])
     _insert(tx, "inbox", arrived, ("account", "channel", "message_id"))
     for kind_of in KINDS:
         if kind_of.type == "turn":
@@ -406,28 +419,13 @@ def _placed(tx: Transaction, record: Record, same: Mapping[str, str]) -> Record:
     return {**record, "person_id": person, "key": key if record["key"] == was else record["key"]}
 
 
-def _parted(turn: Record, same: Mapping[str, str]) -> tuple[Record, Record | None]:
-    """A turn and the message that queued it, each for its own table."""
-    came = turn["inbox"]
-    row = {name: value for name, value in turn.items() if name != "inbox"}
-    if came is None:
-        return {**row, "inbox_account": "", "inbox_channel": "", "inbox_message": ""}, None
-    row |= {
-        "inbox_account": came["account"],
-        "inbox_channel": came["channel"],
-        "inbox_message": came["message_id"],
-    }
-    person = same.get(came["person_id"] or "", came["person_id"])
-    return row, {**came, "person_id": person, "session_id": turn["session_id"], "turn_id": turn["id"]}
-
-
 def _insert_turns(tx: Transaction, turns: Sequence[Record]) -> None:
     for names, group in _alike(turns):
         own = [name for name in names if not name.startswith("inbox_")]
         tx.execute_many(
             f"INSERT INTO turns ({', '.join(own)}, inbox_id) VALUES ({', '.join(f':{name}' for name in own)},"
             " COALESCE((SELECT id FROM inbox WHERE account = :inbox_account AND channel = :inbox_channel"
-            " AND message_id = :inbox_message), 0)) ON CONFLICT (id) DO NOTHING",
+            " AND message_id = :inbox_message_id), 0)) ON CONFLICT (id) DO NOTHING",
             group,
         )
 
@@ -449,12 +447,17 @@ def _insert(
         tx.execute_many(sql, group)
 
 
-def _alike(rows: Sequence[Record]) -> list[tuple[tuple[str, ...], list[Record]]]:
+def _alike(rows: Sequence[Record]) -> list[tuple[list[str], Sequence[Record]]]:
     """Rows by the columns they have: an older file lacks some, which then get their defaults. Nearly always one group."""
+    if not rows:
+        return []
+    first = rows[0].keys()
+    if all(row.keys() == first for row in rows):
+        return [(list(first), rows)]
     groups: dict[tuple[str, ...], list[Record]] = {}
     for row in rows:
         groups.setdefault(tuple(row), []).append(row)
-    return list(groups.items())
+    return [(list(names), group) for names, group in groups.items()]
 
 
 def _sealed(tx: Transaction, table: str, row: Record) -> Record:

@@ -22,6 +22,7 @@ from bot.delivery import Delivery
 from bot.gateway import Gateway
 from bot.governor import Governor
 from bot.lanes import Lanes
+from bot.summarising import Summariser
 from bot.tools.builtin import builtin_tools
 from bot.tools.registry import Tool, ToolRegistry
 from bot.turns import Turns
@@ -30,6 +31,7 @@ from config.settings import AccountSettings, Settings
 from sessions.database.base import Database, Transaction
 from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import StoreUnavailable
+from sessions.hot import HotSessions
 
 T = TypeVar("T")
 ACCOUNT = AccountId("memory.main")
@@ -122,6 +124,10 @@ class House:
         self.gateway: Gateway
         self.lanes: Lanes
         self.turns: Turns
+        self.hot: HotSessions
+        self.summariser: Summariser
+        self.summary_agent: Agent | None = None
+        """The model that writes summaries; without one they are digests."""
         self.delivery: Delivery
 
     def _agent_for(self, persona: str | None) -> Agent:
@@ -145,8 +151,20 @@ class House:
             typing_every_s=self.typing_every_s,
             now=self.now,
         )
+        self.hot = HotSessions(self.settings.store.hot_bytes)
+        self.summariser = Summariser(
+            self.database, self.settings, lambda _persona: self.summary_agent, now=self.now
+        )
         self.turns = Turns(
-            self.database, self.settings, texts, self.delivery, self.tools, self._agent_for, now=self.now
+            self.database,
+            self.settings,
+            texts,
+            self.delivery,
+            self.tools,
+            self._agent_for,
+            now=self.now,
+            hot=self.hot,
+            on_due=self.summariser.notify,
         )
         self.lanes = Lanes(
             self.database,
@@ -155,6 +173,7 @@ class House:
             context_messages=self.settings.agent.context_messages,
             notice_after_s=self.settings.turns.queue_notice_after_s,
             now=self.now,
+            hot=self.hot,
         )
         self.gateway = Gateway(
             self.database,
@@ -165,6 +184,7 @@ class House:
             self.delivery,
             agent_name=lambda persona: self._agent_for(persona).name,
             now=self.now,
+            hot=self.hot,
         )
 
     @asynccontextmanager
@@ -181,6 +201,7 @@ class House:
             hearing.cancel()
             await asyncio.wait([hearing])
             await self.lanes.drain(drain_s)
+            await self.summariser.close()
             await self.delivery.close(send_s)
             await self.adapter.close()
             await self.database.close()

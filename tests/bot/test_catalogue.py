@@ -36,6 +36,16 @@ EXPANDED = {
             "forget_ask_session",
             "search_found",
             "search_begun",
+            "stop_waiting",
+            "stop_waiting_here",
+            "stop_not_begun",
+            "stop_not_begun_here",
+            "status_busy",
+            "status_busy_here",
+            "counted_sessions",
+            "counted_messages",
+            "counted_tool_calls",
+            "counted_errors",
         )
     },
 }

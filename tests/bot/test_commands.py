@@ -6,6 +6,7 @@ import re
 import pytest
 
 from bot import catalogue, commands
+from bot.agents.offline import OfflineAgent
 from bot.commands import CommandCall
 from tests.bot.house import GatedAgent
 
@@ -94,8 +95,8 @@ async def test_a_long_wrong_argument_is_not_repeated_whole(house):
 
 async def test_help_lists_the_whole_table_of_the_platform(house):
     """/help has a line for each command shown here, and none for those of other platforms."""
-    lines = (await ask(house, "/help")).splitlines()[1:-1]
-    assert [re.match(r"/(\w+): ", line)[1] for line in lines] == [
+    lines = (await ask(house, "/help")).splitlines()[1:-2]
+    assert [re.match(r"- /(\w+): ", line)[1] for line in lines] == [
         command.name for command in commands.table_for("memory")
     ]
     assert "ask" not in {command.name for command in commands.table_for("telegram")}
@@ -124,9 +125,27 @@ async def test_status_counts(house):
     await house.until_quiet()
     status = await ask(house, "/status")
     assert re.search(r"We have talked since \d{4}-\d\d-\d\d \d\d:\d\d UTC\.", status)
-    assert "3 messages, 1 tool calls, 1 errors." in status
+    assert "3 messages, 1 tool call, 1 failure." in status
     assert "4000 tokens is about" in status
     assert "Answers by scripted. Nothing is waiting." in status
+
+
+async def test_status_without_a_model(build):
+    """The built-in agent is not called by its name in the settings, but by what it is."""
+    house = build(agent=OfflineAgent())
+    async with house.running():
+        await house.deliver("hello")
+        await house.until_quiet()
+        assert "Answers by the built-in agent (no model connected)." in await ask(house, "/status")
+        assert "Es antwortet der eingebaute Agent (kein Modell" in await ask(house, "/status", language="de")
+
+
+async def test_status_after_a_reset(house):
+    """Who has talked before and started fresh is not told that we never talked."""
+    await house.deliver("hello")
+    await house.until_quiet()
+    await ask(house, "/reset")
+    assert "We have started fresh." in await ask(house, "/status")
 
 
 async def test_status_while_busy(build):
@@ -250,6 +269,56 @@ async def test_stop_all_counts_what_it_drops(build, waiting, said):
         await house.until_quiet()
         assert await house.statuses() == ["cancelled"] * (waiting + 1)
         assert agent.begun == ["m0"]
+
+
+GROUP = {"channel": "g", "channel_kind": "group"}
+
+
+async def ask_group(house, text, **fields):
+    before = len(house.shown("g"))
+    await house.deliver(text, **GROUP, **fields)
+    await house.until(lambda: len(house.shown("g")) > before)
+    return house.shown("g")[before]
+
+
+async def test_stop_in_a_group_ends_only_ones_own(build):
+    """In a conversation of many a member's /stop touches nobody else's message, and says so."""
+    agent = GatedAgent()
+    house = build(agent=agent)
+    async with house.running():
+        await house.deliver("ada asks", **GROUP)
+        await house.until(lambda: agent.begun)
+        assert "for somebody else here" in await ask_group(house, "/stop", person="bob")
+        await house.deliver("bob asks", person="bob", **GROUP)
+        assert "One of your messages is waiting" in await ask_group(house, "/stop", person="bob")
+        assert (
+            await ask_group(house, "/stop all", person="bob") == "Stopped, and one waiting message dropped."
+        )
+        assert (await house.statuses())[0] == "running"
+        assert await ask_group(house, "/stop") == "Stopped."
+        await house.until_quiet()
+        assert await house.statuses() == ["cancelled", "cancelled"]
+
+
+async def test_stop_by_an_operator_ends_anybodys(build):
+    """An operator stops what is answered to others, and is told of a group's messages, not of their own."""
+    agent = GatedAgent()
+    house = build(agent=agent)
+    async with house.running():
+        await house.deliver("ada asks", **GROUP)
+        await house.until(lambda: agent.begun)
+        await house.deliver("ada again", **GROUP)
+        await house.deliver("/whoami", person="bob", **GROUP)
+        await house.database.write(
+            lambda tx: tx.execute("UPDATE persons SET role = 'operator' WHERE display_name = 'Bob'")
+        )
+        assert "working on 2 messages of this group" in await ask_group(house, "/status")
+        said = await ask_group(house, "/stop", person="bob")
+        assert said.startswith("Stopped. One more message of this group is waiting")
+        await house.until(lambda: len(agent.begun) == 2)
+        assert await ask_group(house, "/stop all", person="bob") == "Stopped."
+        await house.until_quiet()
+        assert await house.statuses() == ["cancelled", "cancelled"]
 
 
 async def test_stop_before_it_began(build):

@@ -264,10 +264,10 @@ async def test_stats_are_the_persons_own(house):
     await talk(house, "tool=clock one", "/reset", "fail=unavailable")
     await talk(house, "mine", person="bob", channel="bob")
     told = await ask(house, "/stats")
-    assert told.startswith("2 conversations, 3 messages, 1 tool calls, 1 errors.")
+    assert told.startswith("2 conversations, 3 messages, 1 tool call, 1 failure.")
     assert re.search(r"50 % of the questions were answered, half of them within \d+\.\d s, nearly all", told)
     assert re.search(r"Messages of the last 14 days: [·▁-█]{14}$", told)
-    assert (await ask(house, "/stats", person="bob", channel="bob")).startswith("1 conversations, 2 messages")
+    assert (await ask(house, "/stats", person="bob", channel="bob")).startswith("1 conversation, 2 messages")
 
 
 async def test_stats_in_a_group_are_the_conversations(house):

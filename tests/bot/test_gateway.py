@@ -164,9 +164,11 @@ async def test_a_nearly_full_disk_closes_the_intake_and_it_opens_again(build):
                 with pytest.raises(IntakeClosed, match="nearly full") as refused:
                     await house.deliver("meanwhile")
                 assert refused.value.retry_after_s > 0
+            assert "nearly full" in house.gateway.closed_because()
             house.database.free = 1000
             await asyncio.sleep(1.05)
             assert (await house.deliver("after")).outcome == "accepted"
+            assert house.gateway.closed_because() is None
         assert [entry["event"] for entry in logs if entry["event"].startswith("gateway.intake")] == [
             "gateway.intake_stopped",
             "gateway.intake_resumed",
@@ -243,6 +245,28 @@ async def test_an_edited_question_behind_ask_keeps_its_form(build):
         agent.gate.set()
         await house.until_quiet()
     assert house.shown() == ["echo: first", "echo: how far"]
+
+
+async def test_what_comes_again_settles_nothing_early(build):
+    """A duplicate or an edit of a message still being answered leaves it unsettled until its answer is sent."""
+    agent = GatedAgent()
+    house = build(agent=agent)
+    async with house.running():
+        settled = []
+        house.adapter.settled = settled.append
+        await house.deliver("first", message_id="m-1")
+        await house.until(lambda: agent.begun)
+        await house.deliver("tpyo", message_id="m-2")
+        assert await house.deliver("first", message_id="m-1") == Receipt("duplicate")
+        await house.deliver("frist", message_id="m-1", is_edit=True, sent_at_ms=2)
+        await house.deliver("typo", message_id="m-2", is_edit=True, sent_at_ms=2)
+        await house.deliver("x" * 40_000, message_id="m-2", is_edit=True, sent_at_ms=3, is_bot=True)
+        assert settled == []
+        agent.gate.set()
+        await house.until_quiet()
+        assert settled == ["m-1", "m-2"]
+        assert await house.deliver("first", message_id="m-1") == Receipt("duplicate")
+        assert settled == ["m-1", "m-2", "m-1"]
 
 
 async def test_an_edit_after_the_answer_is_declined(build):

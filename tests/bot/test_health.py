@@ -39,9 +39,9 @@ async def database(tmp_path):
     await database.close()
 
 
-async def report(database, *healths, is_stopping=False):
+async def report(database, *healths, is_stopping=False, closed_because=None):
     adapters = {AccountId(f"memory.{number}"): heard(health) for number, health in enumerate(healths)}
-    check = HealthCheck(database, adapters, clock=lambda: NOW)
+    check = HealthCheck(database, adapters, clock=lambda: NOW, closed_because=lambda: closed_because)
     check.is_stopping = is_stopping
     return await check.report()
 
@@ -80,6 +80,14 @@ async def test_stopping_is_not_ready(database):
     """While stopping it is not ready, whoever hears."""
     found = await report(database, HEARING, is_stopping=True)
     assert (found.is_ready, found.details["status"]) == (False, "stopping")
+
+
+async def test_a_closed_intake_is_not_ready(database):
+    """Where messages are not taken in, nothing is ready whoever hears, and the reason is there."""
+    assert (await report(database, HEARING)).details["intake"] == "open"
+    found = await report(database, HEARING, closed_because="the disk is nearly full")
+    assert (found.is_ready, found.details["status"]) == (False, "not ready")
+    assert found.details["intake"] == "closed: the disk is nearly full"
 
 
 async def test_a_closed_store_is_not_ready(tmp_path):

@@ -79,7 +79,6 @@ async def soak(minutes: float, sessions: int, rate: float, seed: int, folder: Pa
     readings: list[Reading] = []
     async with memory_people() as people:
         settings = quick_settings(folder / "palaver.db", {"main": people.account()})
-        settings["log"] = {"level": "warning"}
         async with Daemon(folder, settings) as daemon:
             talk = await Talk.begin(people, sessions)
             await daemon.start()

@@ -4,8 +4,6 @@ Each break is made in a copy of the tree, in which the tests of `sessions/` then
 nobody notices is a gap in the tests, and ends this script with 1. Arguments choose breaks by words of their names.
 """
 
-# ruff: noqa: E501 - what is replaced stands here as it stands there
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,7 @@
 """Lifecycle, contents and forks against a model in memory: whatever happens in whatever order, both say the same.
 
-Two people each have one key; messages come and are answered, sessions are paused, resumed, ended, archived, deleted, forked, named
-and cleaned up, and hold notebooks, variables and tasks. After each step every row is compared with a few dictionaries.
+Two people each have one key; messages come and are answered, sessions are paused, resumed, ended, archived, deleted, forked,
+named and cleaned up, and hold notebooks, variables and tasks. After each step every row is compared with a few dictionaries.
 """
 
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ class ModelSession:
 
     def move(self, status: str, reason: str | None, now: int) -> None:
         self.events.append((self.status, status))
-        if status == "ended" and self.status != "ended" or reason == "deleted":
+        if (status == "ended" and self.status != "ended") or reason == "deleted":
             self.ended_at = now
         if status == "active":
             self.ended_at, self.active_at = None, now

@@ -1,5 +1,6 @@
 """Forks: a new session that begins with the messages of another, which stays as it was."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -155,7 +156,7 @@ def test_a_long_fork_is_removed_in_slices(tx):
         assert lifecycle.list_sessions(tx, PersonScope(original.person_id)) == []
     assert left[0] == 4 * cleanup.SLICE
     assert left[-1] == 0
-    assert max(before - after for before, after in zip(left, left[1:], strict=False)) <= 2 * cleanup.SLICE
+    assert max(before - after for before, after in pairwise(left)) <= 2 * cleanup.SLICE
     for table in ("sessions", "turns", "session_events", "outbox", "errors"):
         assert count(tx, table) == 0, table
 

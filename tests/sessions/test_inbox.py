@@ -446,6 +446,22 @@ def test_a_stop_asks_the_running_turn_and_if_told_so_the_waiting_ones(tx):
     assert inbox.request_cancel(tx, [], NOW, with_queued=True) == []
 
 
+def test_a_stop_may_be_of_one_persons_turns_only(tx):
+    """Among the turns of many, a person's stop reaches and counts those of their own messages."""
+    group = {"channel": "g-1", "channel_kind": "group"}
+    bobs = incoming(user_id="bob", display_name="Bob", **group)
+    first = arrive(tx, incoming(**group), scope="channel")
+    second = arrive(tx, bobs, scope="channel")
+    bob = people.meet(tx, bobs, NOW).id
+    claimed(tx, first.session_id)
+    assert inbox.waiting(tx, first.session_id) == 2
+    assert inbox.waiting(tx, first.session_id, person_id=bob) == 1
+    session = [first.session_id]
+    assert inbox.request_cancel(tx, session, NOW, with_queued=False, person_id=bob) == []
+    assert inbox.request_cancel(tx, session, NOW, with_queued=True, person_id=bob) == [second.turn_id]
+    assert inbox.request_cancel(tx, session, NOW, with_queued=True) == [first.turn_id]
+
+
 def test_a_stop_survives_a_crash(tx):
     """Asked to stop, then killed: the next claim of that turn knows it was asked."""
     queued = arrive(tx)
@@ -507,6 +523,14 @@ def test_an_address_is_found_again_by_the_row_of_the_inbox(tx):
     queued = arrive(tx, message)
     assert inbox.address_of(tx, queued.inbox_id) == claimed(tx, queued.session_id).address
     assert inbox.address_of(tx, 12345) is None
+
+
+def test_an_edit_is_answered_under_the_id_that_its_platform_knows(tx):
+    """An edit's row has an id of our own; replies name the message that was edited."""
+    edit = incoming(message_id="123", dedupe_id=f"123:{NOW}")
+    address = inbox.record(tx, edit, "declined", "too_long", NOW, person_id=None)
+    assert address.reply_to == "123"
+    assert inbox.address_of(tx, address.inbox_id) == address
 
 
 # forgetting

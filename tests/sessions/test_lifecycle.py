@@ -453,7 +453,10 @@ def test_what_is_due_is_what_the_clean_up_does(tx):
     assert cleanup.due(tx, now, **(RULES | {"delete_after_ms": None})) == cleanup.Due(1, 0, 3, 0, 1)
     assert cleanup.due(tx, now, **(RULES | {"expire_after_ms": 0})).expired == 0
     clean(tx, now)
-    statuses = {row["end_reason"]: row["n"] for row in tx.rows("SELECT end_reason, COUNT(*) AS n FROM sessions GROUP BY 1")}
+    statuses = {
+        row["end_reason"]: row["n"]
+        for row in tx.rows("SELECT end_reason, COUNT(*) AS n FROM sessions GROUP BY 1")
+    }
     assert statuses == {"deleted": 3, "expired": 1, None: 1}
     assert cleanup.due(tx, now, **RULES) == cleanup.Due(0, 0, 0, 0, 0)
 

@@ -39,7 +39,7 @@ from tests.sessions.stores import DATABASES, Opener
 
 T = TypeVar("T")
 
-EXAMPLES = {"sqlite": 200, "postgresql": 8}
+EXAMPLES = {"sqlite": 120, "postgresql": 8}
 STEPS = 50
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 LONG_EXAMPLES, LONG_STEPS = 50, 4
@@ -198,6 +198,14 @@ class StoreMachine(RuleBasedStateMachine):
     def a_message_comes_twice(self, pick: int) -> None:
         message = self.arrived[pick % len(self.arrived)]
         assert self.read(lambda tx: inbox.is_known(tx, message))
+
+    @precondition(lambda self: self.arrived)
+    @rule(pick=PICK)
+    def a_message_comes_twice_and_nobody_asks(self, pick: int) -> None:
+        message = self.arrived[pick % len(self.arrived)]
+        scope = "channel" if message.channel_kind == "group" else "person"
+        with pytest.raises(Exception, match=r"(?i)unique"):
+            self.write(lambda tx: self.take_in(tx, message, scope))
 
     @rule(user=st.sampled_from(USERS))
     def taking_a_message_in_fails_half_way(self, user: str) -> None:

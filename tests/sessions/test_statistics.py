@@ -1,5 +1,6 @@
 """Statistics: every number is what the rows say, after whatever happened, folded or not."""
 
+import asyncio
 import random
 import re
 import statistics as arithmetic
@@ -18,7 +19,9 @@ from sessions.errors import SessionClosed, SessionError
 from sessions.models import ErrorRecord, StepRecord
 from sessions.scope import ChannelScope, OperatorScope, PersonScope, SessionOnly
 from sessions.statistics import BOUNDS, DAY_MS, HOUR_MS, Percentiles, Statistics, Subject
+from tests import postgres
 from tests.sessions.records import ACCOUNT, DAY, NOW, arrive, claimed, incoming, resolved, tool_call
+from tests.sessions.stores import DATABASES, TRANSACTIONS
 
 EVERYTHING = OperatorScope()
 MIGRATIONS = Path(migrate.__file__).parent / "migrations"
@@ -250,8 +253,6 @@ def test_every_number_is_what_the_rows_say(tx, seed):
 @given(st.integers(0, 10**6), st.lists(st.sampled_from(sorted(History.STEPS)), max_size=60))
 def test_any_order_of_events_is_counted(seed, steps):
     """Whatever order hypothesis thinks of."""
-    from tests.sessions.stores import TRANSACTIONS
-
     with TRANSACTIONS["sqlite"]() as tx:
         history = History(tx, seed)
         for step in steps:
@@ -440,3 +441,35 @@ def test_what_was_there_before_is_counted(oldest):
     read = statistics.read(tx, EVERYTHING, Subject(), NOW)
     assert read.messages_by_hour == [2] * 24
     assert sum(read.messages_by_day) == 80
+
+
+async def test_folding_beside_others_who_write_loses_and_doubles_nothing(tmp_path):
+    """Several nodes on one PostgreSQL fold at the same time while facts come in: every read on the way and the end are exact."""
+    postgres.skip_without_server()
+    people, rounds = 4, 15
+    async with DATABASES["postgresql"](tmp_path) as opener:
+        nodes = [await opener() for _ in range(3)]
+
+        async def talk(node, user: int) -> None:
+            for _ in range(rounds):
+                await node.write(lambda tx: arrive(tx, incoming(user_id=f"user-{user}", channel=f"c{user}")))
+
+        async def fold_often(node) -> None:
+            last = 0
+            while not done.is_set():
+                await node.write(lambda tx: statistics.fold(tx, 3))
+                read = await node.read(lambda tx: statistics.read(tx, EVERYTHING, Subject(), NOW))
+                assert last <= read.messages <= people * rounds
+                last = read.messages
+
+        done = asyncio.Event()
+        folding = [asyncio.create_task(fold_often(node)) for node in nodes]
+        await asyncio.gather(*(talk(nodes[user % 3], user) for user in range(people)))
+        done.set()
+        await asyncio.gather(*folding)
+        while await nodes[0].write(statistics.fold):
+            pass
+        await nodes[0].read(lambda tx: assert_exact(tx, NOW))
+        read = await nodes[0].read(lambda tx: statistics.read(tx, EVERYTHING, Subject(), NOW))
+        assert read.messages == people * rounds
+        assert sum(read.messages_by_hour) == people * rounds

@@ -312,7 +312,7 @@ def test_a_summary_is_sealed_like_what_it_tells(tx):
     assert tx.seal.open(row["content"]) == "- secret"
 
 
-def test_the_migration_applies_to_a_database_that_is_in_use(tx):
+def test_the_migration_applies_to_a_database_that_is_in_use():
     """Schema 5 with a session, messages and a summary in it: 0006 keeps them and gives the new columns their values."""
     from tests.sessions.stores import TRANSACTIONS
 

@@ -1,4 +1,4 @@
-"""Counting tokens: exact where the vocabulary is there, weighed where it is not, and cutting that always ends within the limit."""
+"""Counting tokens: exact where the vocabulary is there, weighed where it is not; and cutting that ends within the limit."""
 
 import pytest
 from hypothesis import given

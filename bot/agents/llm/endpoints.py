@@ -14,14 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from config.implied import DEFAULT_MODELS
 from config.settings import AgentSettings
 
 Api = Literal["chat", "responses", "messages"]
 
 _OPENAI_URL = "https://api.openai.com/v1"
 _ANTHROPIC_URL = "https://api.anthropic.com"
-_DEFAULT_OPENAI_MODEL = "openai:gpt-5-mini"
-_DEFAULT_ANTHROPIC_MODEL = "anthropic:claude-sonnet-5-5"
 _PREFIXES = ("openai", "openai-chat", "openai-responses", "anthropic")
 
 
@@ -49,7 +48,7 @@ def find_endpoint(settings: AgentSettings, environ: Mapping[str, str], model: st
     spelt = model or own_model
     prefix, name = _split(spelt)
     if not name:
-        msg = f"agent.model: {spelt!r} names no model; write provider:model, for example {_DEFAULT_OPENAI_MODEL}"
+        msg = f"agent.model: {spelt!r} names no model; write provider:model, for example {DEFAULT_MODELS['openai']}"
         raise ValueError(msg)
     if settings.base_url:
         key = _key(settings, environ, "openai", is_own=True) or "none"
@@ -94,8 +93,8 @@ def _default_model(settings: AgentSettings, environ: Mapping[str, str]) -> str:
     key = settings.api_key.get_secret_value() if settings.api_key else ""
     has_openai = bool(environ.get("OPENAI_API_KEY") or environ.get("OPENAI_BASE_URL") or settings.base_url)
     if key.startswith("sk-ant-") or (not key and not has_openai and environ.get("ANTHROPIC_API_KEY")):
-        return _DEFAULT_ANTHROPIC_MODEL
-    return _DEFAULT_OPENAI_MODEL
+        return DEFAULT_MODELS["anthropic"]
+    return DEFAULT_MODELS["openai"]
 
 
 def _key(settings: AgentSettings, environ: Mapping[str, str], vendor: str, *, is_own: bool) -> str:

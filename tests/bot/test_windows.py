@@ -1,0 +1,192 @@
+"""What a turn's agent sees, what happens when the provider says it is too much, and what the person is told."""
+
+import pytest
+from structlog.testing import capture_logs
+
+from bot.agents.base import AgentError, ModelAnswer, ToolOutcome, ToolRequest, Usage
+from bot.agents.scripted import ScriptedAgent
+from bot.tools.registry import Tool
+from bot.windows import MOST_NARROWINGS
+from sessions import tokens
+from tests.bot.house import House
+
+
+class PickyAgent:
+    """A model with a window of its own: more tokens than that are refused. Answers with what it saw last."""
+
+    name = "picky"
+
+    def __init__(self, takes: int, *, reports: float = 0) -> None:
+        self.takes = takes
+        self.reports = reports
+        self.seen: list[int] = []
+        self.contexts = []
+
+    async def run(self, context, tools):
+        counted = sum(
+            tokens.count_each(
+                [
+                    context.instructions,
+                    *(message.content for message in context.messages),
+                    *(step.content if isinstance(step, ToolOutcome) else step.text for step in context.steps),
+                ]
+            )
+        )
+        self.seen.append(counted)
+        self.contexts.append(context)
+        if counted > self.takes:
+            raise AgentError("context_too_long", f"{counted} tokens are more than {self.takes}")
+        text = f"saw {len(context.messages)} messages"
+        yield ModelAnswer(text, (), Usage(round(counted * self.reports), 3), self.name)
+        async for event in ScriptedAgent([text]).run(context, tools):
+            if not isinstance(event, ModelAnswer):
+                yield event
+
+    async def close(self):
+        """Nothing to close."""
+
+
+async def chat(house, messages):
+    for text in messages:
+        await house.deliver(text)
+        await house.until_quiet()
+
+
+async def test_a_refusal_is_answered_with_less(tmp_path):
+    """context_too_long: the turn asks again with less each time, and gets its answer."""
+    agent = PickyAgent(500)
+    house = House(tmp_path / "p.db", agent=agent)
+    async with house.running():
+        with capture_logs() as logs:
+            await chat(house, ["word " * 150 for _ in range(8)])
+        assert (await house.statuses()) == ["completed"] * 8
+        narrowed = [line for line in logs if line["event"] == "turn.context_narrowed"]
+        assert narrowed
+        refused = [counted for counted in agent.seen if counted > 500]
+        assert len(refused) == len(narrowed)
+
+
+async def test_what_was_learned_is_remembered(tmp_path):
+    """After one refusal the session's next turns begin with what went through; another agent begins with the setting."""
+    agent = PickyAgent(900)
+    house = House(tmp_path / "p.db", agent=agent)
+    async with house.running():
+        await chat(house, ["word " * 300 for _ in range(5)])
+        refusals = sum(counted > 900 for counted in agent.seen)
+        assert refusals == 1
+        await chat(house, ["word " * 300 for _ in range(3)])
+        assert sum(counted > 900 for counted in agent.seen) == 1
+        (row,) = await house.rows("SELECT learned_tokens, learned_for FROM sessions")
+        assert row["learned_for"] == "picky"
+        assert row["learned_tokens"] <= 900
+        other = PickyAgent(10**9)
+        other.name = "roomy"
+        house.agents[None] = other
+        await chat(house, ["and you?"])
+        assert other.seen[-1] > row["learned_tokens"]
+
+
+async def test_a_model_that_refuses_everything_fails_the_turn_with_a_sentence(tmp_path):
+    """At most three further tries, each smaller; then the person reads what is the matter."""
+    agent = PickyAgent(-1)
+    house = House(tmp_path / "p.db", agent=agent)
+    async with house.running():
+        await chat(house, ["word " * 2000])
+        assert await house.statuses() == ["failed"]
+        assert "too long for the model" in house.shown()[-1]
+    assert len(agent.seen) == 1 + MOST_NARROWINGS
+    assert agent.seen == sorted(agent.seen, reverse=True)
+    assert len(set(agent.seen)) == len(agent.seen)
+
+
+async def test_a_refusal_with_nothing_to_give_up_is_not_repeated(tmp_path):
+    """A short message alone cannot be made smaller: no request is repeated as it was."""
+    agent = PickyAgent(-1)
+    house = House(tmp_path / "p.db", agent=agent)
+    async with house.running():
+        await chat(house, ["hi"])
+        assert await house.statuses() == ["failed"]
+    assert len(agent.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("language", "words"), [("en", "too long for my model"), ("de", "zu lang für mein Modell")]
+)
+async def test_a_message_that_was_cut_is_told_to_its_person(tmp_path, language, words):
+    """The reply ends with one sentence; what is stored as the answer does not."""
+    house = House(tmp_path / "p.db", agent=PickyAgent(10**9), turns={"max_message_chars": 100_000})
+    async with house.running():
+        await house.deliver("word " * 8000, language=language)
+        await house.until_quiet()
+        assert words in house.shown()[-1]
+        (row,) = await house.rows("SELECT content FROM messages WHERE part = 1")
+        assert words not in row["content"]
+        await chat(house, ["short"])
+        assert words not in house.shown()[-1]
+
+
+async def test_tool_output_is_whole_in_the_store_and_shortened_for_the_model(tmp_path):
+    """A tool that gives 18,000 characters of Chinese: recorded as they are, read by the model within half the window."""
+    huge = "漢字" * 9_000
+
+    async def flood(_arguments, _context):
+        return huge
+
+    seen = []
+
+    class Reader(ScriptedAgent):
+        async def run(self, context, tools):
+            request = ToolRequest("c1", "flood", {})
+            yield ModelAnswer("", (request,), Usage(), "reader")
+            seen.append((await tools.call(request)).content)
+            async for event in ScriptedAgent(["done"]).run(context, tools):
+                yield event
+
+    tool = Tool("flood", "Gives much.", {"type": "object", "properties": {}}, flood)
+    house = House(tmp_path / "p.db", agent={"tools": ["flood"]}, tools=[tool])
+    house.agents[None] = Reader()
+    async with house.running():
+        await chat(house, ["go"])
+        assert await house.statuses() == ["completed"]
+        (row,) = await house.rows("SELECT result FROM tool_calls")
+    assert row["result"] == huge
+    assert tokens.count(seen[0]) <= 2000
+
+
+async def test_the_providers_count_corrects_ours(tmp_path):
+    """A provider that reports twice as many tokens: the ratio grows turn by turn and stays within its bounds."""
+    agent = PickyAgent(10**9, reports=2.0)
+    house = House(tmp_path / "p.db", agent=agent)
+    async with house.running():
+        await chat(house, ["word " * 200 for _ in range(6)])
+        (row,) = await house.rows("SELECT token_ratio FROM sessions")
+        assert 1200 < row["token_ratio"] <= 2000
+        before = row["token_ratio"]
+        agent.reports = 0.0
+        await chat(house, ["word " * 200])
+        (row,) = await house.rows("SELECT token_ratio FROM sessions")
+        assert row["token_ratio"] == before, "no report, no lesson"
+
+
+async def test_turns_find_their_conversation_remembered(tmp_path):
+    """From the second turn on, and with the same messages in front of the agent as without memory."""
+    seen = []
+    for hot_bytes in (0, 10**6):
+        agent = PickyAgent(10**9)
+        house = House(tmp_path / f"{hot_bytes}.db", agent=agent, store={"hot_bytes": hot_bytes})
+        async with house.running():
+            await chat(house, [f"message {number}" for number in range(30)])
+            assert house.hot.hits == (29 if hot_bytes else 0)
+            assert house.hot.misses == (1 if hot_bytes else 30)
+        seen.append([[(one.role, one.content) for one in context.messages] for context in agent.contexts])
+    assert seen[0][:9] == seen[1][:9]
+
+
+async def test_status_tells_what_the_next_turn_would_be_given(tmp_path):
+    """The percentage is of the very context that is composed for the model, summaries included."""
+    house = House(tmp_path / "p.db", agent=PickyAgent(10**9))
+    async with house.running():
+        await chat(house, ["word " * 190 for _ in range(6)])
+        await chat(house, ["/status"])
+        percent = int(house.shown()[-1].split("about ")[1].split(" %")[0])
+        assert 25 <= percent <= 40

@@ -1,0 +1,118 @@
+"""kill -9 while a summary is being written: nothing half done is visible, and the next turn's summary is whole."""
+
+import asyncio
+
+import pytest
+
+from tests.fakes.llm import Answer, FakeLlm, Rule
+from tests.process.counterparties import memory_people
+from tests.process.daemon import Daemon, eventually, quick_settings
+from tests.process.invariants import read_rows
+from tests.process.nursery import Nursery, NurseryDaemon
+from tests.process.talk import Talk
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(90)]
+
+IS_SUMMARY = "Bot: "
+"""Stands in a transcript only."""
+
+
+def settings_for(folder, people, llm):
+    return quick_settings(folder / "palaver.db", {"main": people.account()}) | {
+        "agent": {
+            "kind": "llm",
+            "model": "openai:fake",
+            "base_url": llm.openai_url,
+            "summary_timeout_s": 60.0,
+        }
+    }
+
+
+async def say(talk, daemon, count):
+    for number in range(count):
+        chat = talk.chats[0]
+        before = len(await talk.people.shown(chat))
+        await talk.people.say(chat, f"message {number}, my name is Morwenna")
+
+        async def is_answered(before=before, chat=chat):
+            return len(await talk.people.shown(chat)) > before
+
+        try:
+            await eventually(is_answered, timeout_s=20, what="the answer")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{daemon.tail()}") from None
+
+
+async def test_kill_while_the_model_writes(tmp_path):
+    """Killed in the middle of the request, the daemon starts again, and the next turn makes the summary."""
+    async with FakeLlm().running() as llm, memory_people() as people:
+        llm.rules = [Rule(IS_SUMMARY, Answer("- never", fault="hang"))]
+        async with Daemon(tmp_path, settings_for(tmp_path, people, llm)) as daemon:
+            talk = await Talk.begin(people, 1)
+            await daemon.start()
+            await say(talk, daemon, 10)
+
+            async def is_asked():
+                return any(IS_SUMMARY in message.text for entry in llm.journal for message in entry.messages)
+
+            await eventually(is_asked, timeout_s=20, what="a request for a summary")
+            daemon.kill()
+            assert read_rows(daemon.database, "SELECT * FROM summaries") == []
+            assert read_rows(daemon.database, "SELECT summarised_to FROM sessions")[0]["summarised_to"] == 0
+            llm.rules = [Rule(IS_SUMMARY, Answer("- the person is Morwenna"))]
+            await daemon.start()
+            await say(talk, daemon, 1)
+
+            async def is_stored():
+                return read_rows(daemon.database, "SELECT content, to_position FROM summaries")
+
+            (row,) = await eventually(is_stored, timeout_s=20, what="the summary")
+            assert row["content"] == "- the person is Morwenna"
+            assert (
+                read_rows(daemon.database, "SELECT summarised_to AS n FROM sessions")[0]["n"]
+                == row["to_position"]
+            )
+            assert await daemon.stop() == 0
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+async def test_kill_at_every_commit_around_a_summary(tmp_path, side):
+    """Killed just before or right after each commit of the turn that is summarised: a summary is there whole or not at all."""
+    async with memory_people() as people:
+        settings = quick_settings(tmp_path / "palaver.db", {"main": people.account()})
+        with Nursery(tmp_path) as nursery:
+            async with NurseryDaemon(nursery, tmp_path, settings) as daemon:
+                talk = await Talk.begin(people, 1)
+                daemon.launch()
+                await say(talk, daemon, 9)
+                await daemon.stop()
+                crashes = 0
+                for at in range(1, 9):
+                    daemon.launch(CRASH_AT=str(at), CRASH_SIDE=side)
+                    shown = len(await people.shown(talk.chats[0]))
+                    await people.say(talk.chats[0], f"another message {at}, my name is Morwenna")
+
+                    async def is_over(shown=shown):
+                        return not daemon.is_running or len(await people.shown(talk.chats[0])) > shown
+
+                    await eventually(is_over, timeout_s=20, what=f"the crash at commit {at}")
+                    await asyncio.sleep(0.2)  # what comes after the reply has its commits too
+                    crashes += not daemon.is_running
+                    daemon.end()
+                    (row,) = read_rows(
+                        daemon.database,
+                        "SELECT summarised_to AS covered, (SELECT MAX(to_position) FROM summaries) AS told FROM sessions",
+                    )
+                    assert row["covered"] == (row["told"] or 0), f"half a summary after commit {at}"
+                assert crashes >= 6
+                daemon.launch()
+                await say(talk, daemon, 1)
+
+                async def is_stored():
+                    return read_rows(
+                        daemon.database, "SELECT content FROM summaries WHERE replaced_by IS NULL"
+                    )
+
+                rows = await eventually(is_stored, timeout_s=20, what="the summary")
+                assert "Morwenna" in rows[0]["content"]
+                assert await daemon.stop() == 0

@@ -1,0 +1,358 @@
+"""Copies, restoring, looking for damage, and saving what is readable of a damaged file."""
+
+import asyncio
+import random
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sessions import invariants, search
+from sessions.database import backup, salvage
+from sessions.database.pages import Pages
+from sessions.database.sqlite import SqliteDatabase
+from sessions.errors import SchemaTooNew, StoreCorrupt, StoreUnavailable
+from tests.sessions import records as made
+from tests.sessions.conversations import exported, send_all, talk
+from tests.sessions.records import NOW
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    return tmp_path / "palaver.db"
+
+
+async def filled(path: Path, turns: int = 30, seed: int = 1) -> bytes:
+    """A closed store with something in it; gives its export."""
+    database = await SqliteDatabase.open(path)
+    await database.write(lambda tx: talk(tx, seed=seed, turns=turns))
+    raw = await exported(database)
+    await database.close()
+    return raw
+
+
+async def content(path: Path) -> bytes:
+    database = await SqliteDatabase.open(path)
+    raw = await exported(database)
+    await database.close()
+    return raw
+
+
+async def verdicts(database: SqliteDatabase) -> set[str]:
+    found = [
+        await database.read(lambda tx, one=one: invariants.verify(tx, one)) for one in invariants.INVARIANTS
+    ]
+    return {verdict.name for verdict in found if not verdict.holds}
+
+
+# copies
+
+
+async def test_a_backup_is_taken_while_somebody_writes(path, tmp_path):
+    """Beside a busy owner a copy is whole and sound: what was committed before it began is in it."""
+    database = await SqliteDatabase.open(path)
+    await database.write(lambda tx: talk(tx, seed=1, turns=30))
+    is_over = asyncio.Event()
+
+    async def chat() -> int:
+        number = 0
+        while not is_over.is_set():
+            await database.write(
+                lambda tx, n=number: made.arrive(tx, made.incoming(f"{n}", user_id=f"u{n % 7}"))
+            )
+            number += 1
+        return number
+
+    chatting = asyncio.create_task(chat())
+    copies = [
+        await asyncio.to_thread(backup.backup, path, tmp_path / f"copy-{number}.db") for number in range(3)
+    ]
+    is_over.set()
+    assert await chatting > 3
+    await database.close()
+    for copy in copies:
+        assert copy.messages >= 40
+        assert stat.S_IMODE(copy.path.stat().st_mode) == 0o600
+        copied = await SqliteDatabase.open(copy.path)
+        assert await verdicts(copied) == set()
+        await copied.close()
+
+
+async def test_a_backup_is_never_written_over_another(path, tmp_path):
+    """An existing file stays as it is unless it may be replaced, and the database itself is never the target."""
+    await filled(path)
+    other = tmp_path / "copy.db"
+    other.write_text("precious")
+    with pytest.raises(StoreUnavailable, match="exists already"):
+        backup.backup(path, other)
+    assert other.read_text() == "precious"
+    backup.backup(path, other, replaces=True)
+    with pytest.raises(StoreUnavailable, match="exists already"):
+        backup.backup(path, path, replaces=True)
+    with pytest.raises(StoreUnavailable, match="cannot write"):
+        backup.backup(path, tmp_path / "nowhere" / "copy.db")
+    assert sorted(file.name for file in tmp_path.iterdir() if ".part" in file.name) == []
+
+
+async def test_a_restore_puts_everything_back_and_keeps_what_was_there(path, tmp_path):
+    """After a restore the store is as it was when the copy was taken; what it replaced is a whole store beside it."""
+    raw = await filled(path)
+    backup.backup(path, tmp_path / "copy.db")
+    database = await SqliteDatabase.open(path)
+    await database.write(lambda tx: talk(tx, seed=2, turns=5))
+    later = await exported(database)
+    await database.close()
+    copy, kept = backup.restore(tmp_path / "copy.db", path)
+    assert copy.messages == 60 - sum(b'"type":"error"' in line for line in raw.splitlines())
+    assert await content(path) == raw
+    assert await content(kept) == later
+
+
+async def test_a_restore_refuses_while_somebody_owns_the_database(path, tmp_path):
+    """A running daemon's file is not taken from under it, and nothing was changed."""
+    await filled(path)
+    backup.backup(path, tmp_path / "copy.db")
+    database = await SqliteDatabase.open(path)
+    with pytest.raises(StoreUnavailable, match="another running Palaver"):
+        backup.restore(tmp_path / "copy.db", path)
+    await database.close()
+
+
+async def test_a_log_that_was_left_behind_does_not_ruin_a_restored_file(path, tmp_path):
+    """The old store's log goes with it: after a kill -9 a restore gives the backup and nothing else."""
+    raw = await filled(path)
+    backup.backup(path, tmp_path / "copy.db")
+    left = sqlite3.connect(path, isolation_level=None)
+    left.execute("UPDATE messages SET content = 'later'")
+    log = path.with_name(path.name + "-wal").read_bytes()
+    left.close()
+    path.with_name(path.name + "-wal").write_bytes(log)
+    backup.restore(tmp_path / "copy.db", path)
+    assert await content(path) == raw
+
+
+@pytest.mark.parametrize("what", ["nothing", "text", "other", "damaged", "newer", "itself"])
+async def test_what_is_no_sound_backup_is_refused_before_anything_is_touched(path, tmp_path, what):
+    """A missing, foreign, damaged or too new file leaves the database as it is."""
+    raw = await filled(path, turns=60)
+    copy = tmp_path / "copy.db"
+    backup.backup(path, copy)
+    match what:
+        case "nothing":
+            copy.unlink()
+        case "text":
+            copy.write_text("no database " * 1000)
+        case "other":
+            copy.unlink()
+            with sqlite3.connect(copy) as connection:
+                connection.execute("CREATE TABLE x (y)")
+        case "damaged":
+            damaged = bytearray(copy.read_bytes())
+            damaged[len(damaged) // 2 :] = bytes(len(damaged) - len(damaged) // 2)
+            copy.write_bytes(damaged)
+        case "newer":
+            with sqlite3.connect(copy) as connection:
+                connection.execute("INSERT INTO schema_version VALUES (999, 'future', 0)")
+        case "itself":
+            copy = path
+    with pytest.raises((StoreUnavailable, StoreCorrupt, SchemaTooNew)) as refusal:
+        backup.restore(copy, path)
+    assert refusal.value.hint
+    assert await content(path) == raw
+
+
+def test_a_server_is_copied_with_its_own_tools():
+    """The line for PostgreSQL is complete, quoted, and holds no password."""
+    url = "postgresql://palaver:very-secret@db.example.org:5433/palaver?sslmode=require"
+    line = backup.postgres_command(url, Path("my copy.dump"), is_restore=False)
+    assert line == (
+        "pg_dump --format=custom --no-owner --file='my copy.dump'"
+        " 'postgresql://palaver@db.example.org:5433/palaver?sslmode=require'"
+    )
+    assert "very-secret" not in backup.postgres_command(url, Path("x"), is_restore=True)
+
+
+# looking for damage
+
+
+BREAKS = {
+    "one_live_session": "DROP INDEX sessions_live; UPDATE sessions SET key = 'x', status = 'active'",
+    "message_count": "UPDATE sessions SET message_count = message_count + 1",
+    "tool_call_count": "DELETE FROM tool_calls",
+    "one_running_turn": "DROP INDEX turns_running; UPDATE turns SET status = 'running', finished_at = NULL",
+    "turn_times": "UPDATE turns SET finished_at = NULL",
+    "turn_origin": "UPDATE turns SET status = 'queued', finished_at = NULL; DELETE FROM inbox",
+    "positions": "UPDATE sessions SET next_position = 1",
+    "accepted_message": "UPDATE inbox SET turn_id = 'gone'",
+    "outbox_key": "UPDATE outbox SET key = 'x' || key",
+    "outbox_state": "UPDATE outbox SET state = 'sent', sent_at = NULL",
+    "session_person": "UPDATE sessions SET person_id = 'nobody'",
+    "sealed": "UPDATE messages SET is_sealed = 1",
+}
+
+
+async def test_a_sound_store_breaks_no_invariant(path):
+    """After talk, replies and background work every claim holds and the file is sound."""
+    database = await SqliteDatabase.open(path)
+    await database.write(lambda tx: talk(tx, seed=3, turns=40))
+    await database.write(send_all)
+    while await database.write(search.index_pending):
+        pass
+    assert await verdicts(database) == set()
+    assert await database.read(invariants.damage) == []
+    await database.close()
+
+
+@pytest.mark.parametrize("name", [one.name for one in invariants.INVARIANTS])
+async def test_every_broken_invariant_is_found(path, name):
+    """Each claim is one that a store can break, and `verify` names it with examples."""
+    await filled(path)
+    with sqlite3.connect(path) as connection:
+        connection.executescript(BREAKS[name])
+    database = await SqliteDatabase.open(path)
+    (invariant,) = (one for one in invariants.INVARIANTS if one.name == name)
+    verdict = await database.read(lambda tx: invariants.verify(tx, invariant))
+    await database.close()
+    assert verdict.broken > 0
+    assert 0 < len(verdict.examples) <= 5
+
+
+async def test_damage_to_the_file_and_dangling_references_are_found(path):
+    """A row that refers to nothing is told, and so is a page that is not what it should be."""
+    await filled(path, turns=80)
+    with sqlite3.connect(path) as connection:
+        connection.execute("DELETE FROM turns WHERE id IN (SELECT turn_id FROM steps LIMIT 1)")
+    database = await SqliteDatabase.open_beside(path)
+    lines = await database.read(invariants.damage)
+    await database.close()
+    assert any("turns" in line for line in lines)
+
+
+# wiping
+
+
+async def test_wiping_beside_chat_leaves_a_sound_file(path):
+    """Overwriting unused parts of pages again and again while others write harms nothing that is used."""
+    database = await SqliteDatabase.open(path)
+    for number in range(12):
+        await database.write(lambda tx, n=number: talk(tx, seed=n, turns=15, people=["ada", "bob"]))
+        await asyncio.gather(
+            database.wipe(),
+            *(
+                database.write(lambda tx, n=n: made.arrive(tx, made.incoming(f"{n}", user_id=f"u{n % 5}")))
+                for n in range(20)
+            ),
+        )
+        await database.write(lambda tx: tx.execute("DELETE FROM tool_calls WHERE id % 2 = 0"))
+        assert await database.read(invariants.damage) == []
+    await database.close()
+
+
+# salvage
+
+
+def hurt(path: Path, target: Path, pages: list[int]) -> int:
+    """Overwrite pages (0 is the first after the header) by noise; gives how many pages there are."""
+    raw = bytearray(path.read_bytes())
+    count = len(raw) // 4096
+    noise = random.Random(7)
+    for page in pages:
+        at = (page % count) * 4096
+        raw[at : at + 4096] = noise.randbytes(4096)
+    target.write_bytes(raw)
+    return count
+
+
+async def test_a_sound_file_is_salvaged_whole(path, tmp_path):
+    """Where nothing is damaged nothing is lost, and the report says so."""
+    raw = await filled(path, turns=60)
+    report = await salvage.salvage(path, tmp_path / "new.db", NOW)
+    assert report.is_complete
+    assert await content(tmp_path / "new.db") == raw
+
+
+@settings(max_examples=15)
+@given(st.lists(st.integers(1, 10_000), min_size=1, max_size=8))
+async def test_what_is_readable_comes_out_and_the_rest_is_told(pages):
+    """Whichever pages are destroyed, the new store is sound, holds nothing that was not there, and most of what was."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        raw = await filled(folder / "a.db", turns=120)
+        count = hurt(folder / "a.db", folder / "damaged.db", pages)
+        report = await salvage.salvage(folder / "damaged.db", folder / "new.db", NOW)
+        database = await SqliteDatabase.open(folder / "new.db")
+        assert await verdicts(database) == set()
+        assert await database.read(invariants.damage) == []
+        words = {
+            row["content"] for row in await database.read(lambda tx: tx.rows("SELECT content FROM messages"))
+        }
+        await database.close()
+        known = [line for line in raw.splitlines() if b'"type":"message"' in line]
+        assert (
+            len(words)
+            >= 0.5 * len({line.split(b'"content":')[1].split(b',"person_id"')[0] for line in known})
+            or len(pages) > 3
+        )
+        assert report.is_complete is False or {page % count for page in pages}
+
+
+async def test_a_file_without_its_list_of_tables_is_salvaged_page_by_page(path, tmp_path):
+    """With the first page gone no table can be opened; rows are found in their pages, with their ids and times."""
+    await filled(path, turns=100)
+    hurt(path, tmp_path / "damaged.db", [0])
+    before = Pages(path)
+    leaves = sum(len(leaf.rows) for leaf in before.leaves())
+    before.close()
+    assert leaves > 300
+    report = await salvage.salvage(tmp_path / "damaged.db", tmp_path / "new.db", NOW)
+    found = {table.table: table for table in report.tables}
+    assert not report.is_complete
+    assert found["messages"].carved == found["messages"].rows > 100
+    database = await SqliteDatabase.open(tmp_path / "new.db")
+    assert await verdicts(database) == set()
+    assert await database.read(invariants.damage) == []
+    await database.close()
+
+
+async def test_what_was_in_the_log_is_salvaged_too(path, tmp_path):
+    """Rows that were committed and not yet folded into the file are among what is saved."""
+    await filled(path, turns=20)
+    left = sqlite3.connect(path, isolation_level=None)
+    left.execute("UPDATE messages SET content = 'only in the log'")
+    for ending in ("", "-wal"):
+        (tmp_path / f"damaged.db{ending}").write_bytes(path.with_name(path.name + ending).read_bytes())
+    left.close()
+    raw = bytearray((tmp_path / "damaged.db").read_bytes())
+    raw[:4096] = bytes(4096)
+    (tmp_path / "damaged.db").write_bytes(raw)
+    await salvage.salvage(tmp_path / "damaged.db", tmp_path / "new.db", NOW)
+    database = await SqliteDatabase.open(tmp_path / "new.db")
+    rows = await database.read(lambda tx: tx.rows("SELECT DISTINCT content FROM messages"))
+    await database.close()
+    assert {"content": "only in the log"} in rows
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"no database at all", bytes(100_000), random.Random(1).randbytes(50_000)]
+)
+async def test_what_holds_nothing_of_ours_is_refused(tmp_path, raw):
+    """A file without a row of Palaver's gives a clear error and no new database."""
+    (tmp_path / "damaged.db").write_bytes(raw)
+    with pytest.raises(StoreCorrupt) as refusal:
+        await salvage.salvage(tmp_path / "damaged.db", tmp_path / "new.db", NOW)
+    assert refusal.value.hint
+    assert {file.name for file in tmp_path.iterdir()} == {"damaged.db"}
+
+
+async def test_salvage_never_writes_over_a_file(path, tmp_path):
+    """The new database must not be there yet, and the damaged one must."""
+    await filled(path)
+    with pytest.raises(StoreUnavailable, match="exists already"):
+        await salvage.salvage(path, path, NOW)
+    with pytest.raises(StoreUnavailable, match="no file"):
+        await salvage.salvage(tmp_path / "none", tmp_path / "new.db", NOW)
