@@ -3,9 +3,10 @@
 Owns the table and the sentence said when a class cannot be had. Making and wiring adapters is `bot/app.py`'s.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import import_module
-from types import MappingProxyType
+from importlib.util import find_spec
+from types import MappingProxyType, ModuleType
 from typing import Protocol, cast
 
 from adapters.base import Adapter
@@ -37,6 +38,10 @@ class AdapterClass(Protocol):
     ) -> Adapter: ...
 
 
+CheckUp = Callable[[AccountId, AccountSettings], Awaitable[str]]
+"""Ask a platform who an account is. Gives a sentence. Raises: StartError with a hint, Unreachable."""
+
+
 class AdapterUnavailable(Exception):
     """No adapter can be had for a platform. `reason` is one sentence for the operator."""
 
@@ -57,8 +62,24 @@ def load(platform: str) -> AdapterClass:
     except KeyError:
         raise AdapterUnavailable(platform, f"unknown; there are {', '.join(sorted(ADAPTERS))}") from None
     module_name, _, class_name = address.partition(":")
+    return cast(AdapterClass, getattr(_import(platform, module_name), class_name))
+
+
+def load_checkup(platform: str) -> CheckUp | None:
+    """A platform's `check_up` from the module `checkup` beside its adapter; None for one that has nothing to ask.
+
+    Raises: AdapterUnavailable as `load`.
+    """
+    load(platform)
+    package = ADAPTERS[platform].partition(":")[0].rpartition(".")[0]
+    if find_spec(f"{package}.checkup") is None:
+        return None
+    return cast(CheckUp, _import(platform, f"{package}.checkup").check_up)
+
+
+def _import(platform: str, module_name: str) -> ModuleType:
     try:
-        module = import_module(module_name)
+        return import_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or str(error)
         if missing == module_name or module_name.startswith(f"{missing}."):
@@ -66,4 +87,3 @@ def load(platform: str) -> AdapterClass:
         else:
             reason = f"it needs the Python package that provides {missing!r}, which is not installed"
         raise AdapterUnavailable(platform, reason) from error
-    return cast(AdapterClass, getattr(module, class_name))

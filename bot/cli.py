@@ -15,8 +15,8 @@ import typer
 from adapters.errors import StartError
 from adapters.registry import AdapterUnavailable
 from bot import app as daemon
+from bot import context_cli, history_cli, keeping_cli, story
 from bot import doctor as examination
-from bot import history_cli, keeping_cli, story
 from bot.catalogue import CatalogueError
 from bot.session_cli import sessions_cli
 from bot.shell import CONFIGURATION, UNAVAILABLE, ConfigOption, FormatOption, JsonOption, LevelOption
@@ -42,6 +42,7 @@ cli = typer.Typer(
     rich_markup_mode=None,
 )
 cli.add_typer(sessions_cli, name="sessions")
+sessions_cli.command("resummarise")(context_cli.resummarise)
 keeping_cli.register(cli)
 cli.command()(history_cli.search)
 cli.command()(history_cli.stats)

@@ -1,15 +1,29 @@
 """`palaver doctor`: looks at what a daemon would need, without being one, and says what to do.
 
-Owns the list of examinations. It changes nothing but what opening a database changes.
+Owns the list of examinations and what each finding means. It changes nothing but what opening a database changes: no
+message is taken from a platform, and no model is asked a question. What a platform is asked is its adapter's `checkup`.
 """
 
+import asyncio
+import errno
 import socket
 from dataclasses import dataclass
+from typing import Final
 
+import httpx2
+
+from adapters import registry
+from adapters.errors import StartError, Unreachable
+from adapters.registry import AdapterUnavailable
 from bot import app
+from bot.agents.base import AgentError
 from config import report
+from config.names import AccountId
+from config.settings import AccountSettings, Settings
 from config.sources import Loaded
 from sessions.errors import StoreError
+
+_PORT_TIMEOUT_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +46,51 @@ async def examine(loaded: Loaded) -> list[Finding]:
     findings = [Finding(True, "config", str(loaded.config_file or "no file; environment and defaults"))]
     findings += [Finding(False, "packages", clash) for clash in report.name_clashes()]
     findings.append(await _database(loaded))
-    accounts = app.accounts_of(settings)
-    findings += [
-        Finding(
-            True, str(account), f"configured for {configured.api_url or 'the public address of the platform'}"
-        )
-        for account, configured in accounts.items()
-    ]
-    findings.append(Finding(True, "agent", f"{settings.agent.kind} {settings.agent.model or ''}".rstrip()))
+    findings += await asyncio.gather(
+        *(_account(account, configured) for account, configured in app.accounts_of(settings).items()),
+        _agent(settings),
+    )
     if settings.http.enabled:
-        findings.append(_port(settings.http.host, settings.http.port))
+        findings.append(await _port(settings.http.host, settings.http.port))
     return findings
+
+
+async def _account(account: AccountId, configured: AccountSettings) -> Finding:
+    subject = str(account)
+    try:
+        check_up = registry.load_checkup(configured.platform)
+        if check_up is None:
+            where = f"configured for {configured.api_url}" if configured.api_url else "needs nothing"
+            return Finding(True, subject, where)
+        return Finding(True, subject, await check_up(account, configured))
+    except StartError as error:
+        return Finding(False, subject, error.reason, error.hint)
+    except Unreachable as error:
+        hint = "Is this machine online, and is the account's api_url right?"
+        return Finding(False, subject, f"the platform is not reached: {error.reason}", hint)
+    except AdapterUnavailable as error:
+        return Finding(False, subject, error.reason)
+
+
+async def _agent(settings: Settings) -> Finding:
+    match settings.agent.kind:
+        case "llm":
+            return await _model(settings)
+        case "scripted":
+            return Finding(True, "agent", "plays a script")
+    return Finding(True, "agent", "the built-in agent (no model connected)")
+
+
+async def _model(settings: Settings) -> Finding:
+    try:
+        return Finding(True, "agent", await app.look_at_model(settings))
+    except ValueError as error:
+        return Finding(False, "agent", str(error))
+    except AgentError as error:
+        hint = "Is agent.base_url right, and does the server run?"
+        if error.kind == "refused_key":
+            hint = "Set agent.api_key, or the variable of the model's provider, to a valid key."
+        return Finding(False, "agent", error.detail, hint)
 
 
 async def _database(loaded: Loaded) -> Finding:
@@ -65,14 +113,28 @@ async def _database(loaded: Loaded) -> Finding:
     return Finding(True, "database", f"{path} is sound")
 
 
-def _port(host: str, port: int) -> Finding:
+async def _port(host: str, port: int) -> Finding:
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except OSError as error:
+        if error.errno == errno.EADDRINUSE and await _is_palaver(host, port):
+            return Finding(True, "http", f"a Palaver runs and serves {host}:{port}")
         return Finding(
             False,
             "http",
             f"cannot listen on {host}:{port}: {error.strerror}",
-            "A running Palaver, or set http.port to a free one.",
+            "Another program has it: set http.port to a free one, or http.enabled to false.",
         )
     return Finding(True, "http", f"{host}:{port} is free")
+
+
+async def _is_palaver(host: str, port: int) -> bool:
+    """Whether it is one of us who answers there."""
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - nothing is bound here
+    url = f"http://{f'[{near}]' if ':' in near else near}:{port}/healthz"
+    try:
+        async with httpx2.AsyncClient(timeout=_PORT_TIMEOUT_S, trust_env=False) as client:
+            answer = (await client.get(url)).json()
+    except (httpx2.HTTPError, OSError, ValueError):
+        return False
+    return isinstance(answer, dict) and answer.get("name") == "palaver"

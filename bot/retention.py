@@ -27,7 +27,7 @@ def rules_of(settings: Settings) -> Rules:
         account_id = settings.account_id(name)
         accounts[account_id] = _ms(account.retention.messages)
         for channel, kept in account.retention.channels.items():
-            channels[account_id, ChannelId(channel)] = _ms(kept)
+            channels[account_id, ChannelId(channel)] = _ms(kept.messages)
     return Rules(_ms(settings.sessions.keep_messages), accounts, channels)
 
 

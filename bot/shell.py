@@ -80,6 +80,8 @@ def finish(work: Coroutine[Any, Any, Any]) -> Any:
         )
     except (CatalogueError, ConfigError, AdapterUnavailable) as error:
         fail(CONFIGURATION, str(error))
+    except (typer.Exit, typer.Abort, BrokenPipeError):  # said already, or nobody is there to be told
+        raise
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except Exception as error:  # the last resort: a fault is said plainly and logged whole

@@ -44,7 +44,7 @@ def progress_bar(label: str) -> Iterator[Callable[[float, float], None]]:
     """A bar on stderr where that is a terminal; gives what is called with (done, of how many)."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda done, total: None  # noqa: ARG005 - nobody looks
+        yield lambda _done, _total: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -201,12 +201,11 @@ async def person_named(database: Database, word: str, command: str) -> PersonId:
     chosen = exact or named or found
     if len(chosen) == 1:
         return chosen[0].id
-    if not chosen:
-        shell.fail(NOT_FOUND, f"{command}: nobody is known as {word}.", "`palaver people list` lists them.")
-    shell.fail(
-        USAGE,
-        f"{command}: {len(chosen)} people fit {word}: {', '.join(f'{one.id} ({one.display_name})' for one in chosen[:5])}.",
-        "Give the id.",
+    if chosen:
+        some = ", ".join(f"{one.id} ({one.display_name})" for one in chosen[:5])
+        shell.fail(USAGE, f"{command}: {len(chosen)} people fit {word}: {some}.", "Give the id.")
+    return shell.fail(
+        NOT_FOUND, f"{command}: nobody is known as {word}.", "`palaver people list` lists them."
     )
 
 

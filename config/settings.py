@@ -144,6 +144,16 @@ class AccessSettings(Section):
     contact: str | None = Field(None, description="Whom a stranger is told to ask for access.")
 
 
+class ChannelRetentionSettings(Section):
+    """How long messages of one channel are kept."""
+
+    messages: DurationOrNever = Field(
+        None,
+        description='Age at which a message is removed, with what the bot answered; "never" keeps it as long as its session.',
+        json_schema_extra={"shown_none": "never"},
+    )
+
+
 class RetentionSettings(Section):
     """How long messages are kept. Unset: as long as their session."""
 
@@ -152,7 +162,7 @@ class RetentionSettings(Section):
         description='Age at which a message is removed, with what the bot answered; "never" keeps it as long as its session.',
         json_schema_extra={"shown_none": "never"},
     )
-    channels: dict[str, DurationOrNever] = Field(
+    channels: dict[str, ChannelRetentionSettings] = Field(
         default_factory=dict, description="The same for single channels, by channel id."
     )
 

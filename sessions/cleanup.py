@@ -26,7 +26,9 @@ _IDLE: Final = (
 _INACTIVE: Final = f"s.status IN ('active', 'paused') AND s.last_activity_at < :inactive{_IDLE}"
 _FINISHED: Final = f"s.status = 'ended' AND s.end_reason <> 'deleted' AND s.ended_at < :finished{_IDLE}"
 _OLD: Final = f"s.status IN ('ended', 'archived') AND s.end_reason <> 'deleted' AND s.ended_at < :old{_IDLE}"
-_DELETED: Final = f"s.status = 'ended' AND s.end_reason = 'deleted' AND s.ended_at < :deleted{_IDLE}"
+_DELETED: Final = (
+    f"s.status IN ('ended', 'archived') AND s.end_reason = 'deleted' AND s.ended_at < :deleted{_IDLE}"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What must hold in every database of ours, beyond what its schema enforces: the questions of `palaver verify`.
 
-Owns the list; each is one statement that gives the rows which break it. Whether the file itself is sound is the database's affair.
+Owns the list; each is one statement that gives the rows which break it. Whether the file is sound, the database itself knows.
 """
 
 from collections.abc import Sequence

@@ -242,8 +242,9 @@ def _move(
 ) -> Session:
     """`reason` is kept with the session while it is over, `why` (or else the reason) in its history for ever."""
     target = TRANSITIONS[session.status].get(step)
-    if target is None:
-        msg = f"a session that is {session.status} cannot {step}"
+    is_deleted = session.end_reason == "deleted"
+    if target is None or (is_deleted and step == "archive"):  # what is to be removed is not put away
+        msg = f"a session that is {'deleted' if is_deleted else session.status} cannot {step}"
         raise IllegalTransition(msg)
     row = tx.row(
         "UPDATE sessions SET status = :target, end_reason = :reason, last_activity_at = :active,"

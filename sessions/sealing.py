@@ -196,7 +196,9 @@ def begin(tx: Transaction, keys: Sequence[str], now: int) -> Seal:
     if found is PLAIN:
         return found
     if found is None:
-        mark = secrets.token_urlsafe(9)  # without the first character, so that nobody opens it as if it were sealed
+        mark = secrets.token_urlsafe(
+            9
+        )  # without the first character, so that nobody opens it as if it were sealed
         tx.execute(
             "INSERT INTO seals (id, mark, key_ids, proof, changed_at) VALUES (1, :mark, '[]', :proof, :now)"
             " ON CONFLICT (id) DO NOTHING",

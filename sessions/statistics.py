@@ -157,7 +157,7 @@ def read(
     return _made(subject, sums, facts, timeline, now, cache_hit_rate)
 
 
-def fold(tx: Transaction, batch: int = 200) -> int:
+def fold(tx: Transaction, batch: int = 500) -> int:
     """Sum up the oldest changes; gives how many, 0 when none are left. Small, because chats share the writer."""
     if tx.dialect == "sqlite":
         return _fold_sqlite(tx, batch)

@@ -11,7 +11,7 @@ run from `context.steps`, which hold what an earlier, interrupted run of the sam
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from config.names import Json, SessionId, TurnId
 
@@ -152,6 +152,14 @@ class Agent(Protocol):
         """
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Loading(Protocol):
+    """An optional verb of an agent that needs time before its first answer."""
+
+    async def load(self) -> None:
+        """Get ready. An agent that is asked before gets ready then."""
 
 
 AgentErrorKind = Literal[

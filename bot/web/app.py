@@ -37,7 +37,8 @@ def build(
     """The web application."""
 
     async def healthz(_request: Request) -> Response:
-        return JSONResponse({"status": "ok"})  # that this answers is the proof: it runs in the daemon's loop
+        # That this answers is the proof: it runs in the daemon's loop. The name tells `palaver doctor` whose port it is.
+        return JSONResponse({"status": "ok", "name": "palaver"})
 
     async def readyz(_request: Request) -> Response:
         report = await health.report()

@@ -131,7 +131,8 @@ def postgres_command(url: str, file: Path, *, is_restore: bool) -> str:
     user = host[0].partition(":")[0]
     bare = urlunsplit(parts._replace(netloc=f"{user}@{host[2]}" if user else host[2]))
     if is_restore:
-        return f"pg_restore --clean --if-exists --no-owner --single-transaction --dbname={shlex.quote(bare)} {shlex.quote(str(file))}"
+        options = "--clean --if-exists --no-owner --single-transaction"
+        return f"pg_restore {options} --dbname={shlex.quote(bare)} {shlex.quote(str(file))}"
     return f"pg_dump --format=custom --no-owner --file={shlex.quote(str(file))} {shlex.quote(bare)}"
 
 

@@ -216,7 +216,7 @@ def _varint(raw: bytes, at: int) -> tuple[int, int]:
 
 
 def unused(page: bytes, *, is_first: bool) -> tuple[int, int]:
-    """Where the bytes of a page lie that nothing refers to, from and to; the same twice if there are none or it is no tree's page.
+    """Where the bytes of a page lie that nothing refers to, from and to; the same twice if there are none or it is no tree.
 
     Rows that were moved to another page when this one was split leave copies there, which SQLite does not overwrite even with
     secure_delete. They lie between the list of cells and the cells.
@@ -234,7 +234,7 @@ def unused(page: bytes, *, is_first: bool) -> tuple[int, int]:
 
 
 def wipe_unused(path: Path, size: int, first: int, count: int) -> int:
-    """Overwrite the unused bytes of `count` pages from `first` on, in the file itself; gives how many pages there still are after.
+    """Overwrite the unused bytes of `count` pages from `first` on, in the file itself; gives how many pages come after them.
 
     Only for whoever owns the file, with an empty log and no page in memory: what nothing refers to may be changed under a reader.
     """

@@ -1,8 +1,9 @@
 """Saving what is readable of a damaged SQLite store into a new one, and saying what was lost.
 
-Owns reading around damage. Each table is read by ranges of its row numbers; a range that cannot be read is halved until the pages at
-fault stand alone; behind them, and when the list of tables itself is damaged, rows are found page by page (`pages.py`). Derived tables (search index, statistics) are not read but made anew by the new database. What hangs on a lost row
-is kept: a session of which only messages are left becomes an archived one that the operator can read and export.
+Owns reading around damage. Each table is read by ranges of its row numbers; a range that cannot be read is halved until the
+pages at fault stand alone. Behind them, and when the list of tables itself is damaged, rows are found page by page (`pages.py`).
+Derived tables (search index, statistics) are not read but made anew by the new database. What hangs on a lost row is kept: a
+session of which only messages are left becomes an archived one that the operator can read and export.
 """
 
 import asyncio
@@ -75,10 +76,7 @@ async def salvage(damaged: Path, target: Path, now: int, *, progress: Progress =
 
     Raises: StoreUnavailable (no such file, `target` is there), StoreCorrupt when there is nothing to be saved.
     """
-    if not damaged.exists():
-        raise StoreUnavailable(f"there is no file {damaged}", "Check the name.")
-    if target.exists():
-        raise StoreUnavailable(f"{target} exists already", "Name a new file; it is made.")
+    _check_names(damaged, target)
     half = target.with_name(f"{target.name}.part")
     _remove(half)
     try:
@@ -89,6 +87,13 @@ async def salvage(damaged: Path, target: Path, now: int, *, progress: Progress =
         return report
     finally:
         _remove(half)
+
+
+def _check_names(damaged: Path, target: Path) -> None:
+    if not damaged.exists():
+        raise StoreUnavailable(f"there is no file {damaged}", "Check the name.")
+    if target.exists():
+        raise StoreUnavailable(f"{target} exists already", "Name a new file; it is made.")
 
 
 def _remove(half: Path) -> None:
@@ -249,22 +254,20 @@ class _Shape:
             return False
         words = _WORDS.get(self.table, {})
         for number, value in enumerate(values):
-            name = self.names[number]
+            name, kind = self.names[number], self.kinds[number]
             if number == self.row_id:
-                if value is not None:
-                    return False
+                fits = value is None
             elif value is None:
-                if not self.may_be_null[number]:
-                    return False
-            elif type(value) is not self.kinds[number]:
-                return False
-            elif name in words and value not in words[name]:
-                return False
-            elif (name in _ID_COLUMNS or (name == "id" and self.kinds[number] is str)) and not _ID.fullmatch(
-                str(value)
-            ):
-                return False
-            elif name == "account" and "." not in str(value):
+                fits = self.may_be_null[number]
+            elif type(value) is not kind:
+                fits = False
+            elif name in words:
+                fits = value in words[name]
+            elif name in _ID_COLUMNS or (name == "id" and kind is str):
+                fits = _ID.fullmatch(str(value)) is not None
+            else:
+                fits = name != "account" or "." in str(value)
+            if not fits:
                 return False
         return True
 

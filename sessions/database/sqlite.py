@@ -228,7 +228,9 @@ class SqliteDatabase:
                 raise StoreUnavailable("the database is closed")
             with _translated(self.path):
                 is_empty, first = await self._writer.run(
-                    lambda connection, first=first: _wipe(connection, self.path, first, whole=whole)  # type: ignore[misc]  # bound early
+                    lambda connection, first=first, whole=whole: _wipe(
+                        connection, self.path, first, whole=whole
+                    )  # type: ignore[misc]  # bound early
                 )
             if not is_empty:
                 return False
@@ -369,15 +371,15 @@ def _run_in_savepoint(connection: sqlite3.Connection, operation: _Operation, pat
         connection.execute("RELEASE operation")
 
 
-def _wipe(
-    connection: sqlite3.Connection, path: Path, first: int, *, whole: bool
-) -> tuple[bool, int | None]:
+def _wipe(connection: sqlite3.Connection, path: Path, first: int, *, whole: bool) -> tuple[bool, int | None]:
     """Whether it could be done, and the page to go on with. Runs in the writer's thread, so nobody writes meanwhile."""
     if whole:
         connection.execute("VACUUM")
     if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()["busy"]:
         return False, None  # a reader that began before still needs the log
-    connection.execute("PRAGMA shrink_memory")  # or a page in memory would bring back what is overwritten in the file
+    connection.execute(
+        "PRAGMA shrink_memory"
+    )  # or a page in memory would bring back what is overwritten in the file
     size = connection.execute("PRAGMA page_size").fetchone()["page_size"]
     rest = wipe_unused(path, size, first, _WIPED_PAGES)
     return True, first + _WIPED_PAGES if rest else None

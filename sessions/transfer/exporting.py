@@ -129,7 +129,8 @@ def _sizes(tx: Transaction) -> tuple[int, int]:
         "SELECT COUNT(*) AS n FROM outbox WHERE state IN ('ready', 'sending', 'uncertain') AND is_final = 1"
     )
     total = tx.row("SELECT SUM(message_count) AS n FROM sessions")
-    assert waiting is not None and total is not None
+    assert waiting is not None
+    assert total is not None
     return int(waiting["n"]), int(total["n"] or 0)
 
 

@@ -1,7 +1,7 @@
 """Conversations from elsewhere: chat exports of OpenAI and Claude, and Telegram Desktop's JSON, as archived sessions of a person.
 
-Owns reading those three formats into the records of `records.py`. Ids follow from the person and the conversation's own id, so that
-importing a file again adds nothing. Attachments are kept by name only: the files are not part of these exports.
+Owns reading those three formats into the records of `records.py`. Ids follow from the person and the conversation's own id, so
+that importing a file again adds nothing. Attachments are kept by name only: the files are not part of these exports.
 """
 
 import base64

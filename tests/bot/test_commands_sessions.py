@@ -152,7 +152,7 @@ async def test_rename_is_what_the_list_shows(house):
     assert "● Holidays in Rome · 2 messages" in await ask(house, "/sessions")
     assert "Write the title after it" in await ask(house, "/rename")
     assert "Write the title after it" in await ask(house, "/rename \u200b")
-    assert len((await ask(house, "/rename " + "x" * 500))) < 160
+    assert len(await ask(house, "/rename " + "x" * 500)) < 160
 
 
 async def test_fork_goes_on_in_a_copy(house):

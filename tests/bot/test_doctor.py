@@ -5,9 +5,21 @@ import socket
 import pytest
 
 from bot import doctor
-from config.settings import Settings
+from bot.health import HealthCheck
+from bot.telemetry import Telemetry
+from bot.web.app import WebServer, build
+from config.settings import HttpSettings, Settings
 from config.sources import Loaded
 from sessions.database.sqlite import SqliteDatabase
+from tests.fakes.discord import FakeDiscord
+from tests.fakes.llm import FakeLlm
+from tests.fakes.telegram import FakeTelegram
+
+
+@pytest.fixture(autouse=True)
+def no_keys_of_this_machine(monkeypatch):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def loaded(path, **sections):
@@ -58,13 +70,151 @@ async def test_a_damaged_database_is_found(tmp_path, damage):
 
 
 async def test_a_taken_port_is_found(tmp_path):
-    """A port that somebody has is bad, with both explanations."""
+    """A port that another program has is bad, with what to do."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         found = await examine(tmp_path / "palaver.db", http={"port": port})
     assert not found["http"].is_good
     assert f"127.0.0.1:{port}" in found["http"].text
     assert "BAD  http" in found["http"].line()
+
+
+async def test_a_port_that_palaver_has_is_well(tmp_path):
+    """Beside a running daemon its port is no trouble: who answers there says that it is one."""
+    database = await SqliteDatabase.open(tmp_path / "palaver.db")
+    application = build(HealthCheck(database, {}), Telemetry(), (), max_body_bytes=1)
+    server = WebServer(application, HttpSettings(port=0))
+    await server.start()
+    try:
+        found = await examine(tmp_path / "palaver.db", http={"port": server.port})
+    finally:
+        await server.stop()
+        await database.close()
+    assert found["http"].is_good
+    assert "a Palaver runs and serves 127.0.0.1:" in found["http"].text
+
+
+# accounts and the model
+
+
+async def examine_account(tmp_path, **account):
+    found = await examine(tmp_path / "palaver.db", accounts={"main": account})
+    return found[f"{account['platform']}.main"]
+
+
+async def test_the_terminal_needs_nothing(tmp_path):
+    """The chat in the terminal has no platform and no address, and none is made up for it."""
+    found = await examine(tmp_path / "palaver.db")
+    assert (found["terminal.local"].is_good, found["terminal.local"].text) == (True, "needs nothing")
+    assert found["agent"].text == "the built-in agent (no model connected)"
+
+
+async def test_telegram_says_whose_token_it_is(tmp_path):
+    """The account is asked for its name; no update that waits for a daemon is taken away."""
+    async with FakeTelegram() as telegram:
+        ada = telegram.user("Ada")
+        telegram.say(ada, telegram.private_chat(ada), "hello")
+        found = await examine_account(
+            tmp_path, platform="telegram", token=telegram.token, api_url=telegram.url
+        )
+        assert [call.method for call in telegram.calls()] == ["getMe"]
+        bot = telegram.world.bot
+    assert (found.is_good, found.text) == (True, f"the token is @{bot.username}'s (id {bot.id})")
+
+
+async def test_discord_says_whose_token_it_is(tmp_path):
+    """The account is asked for its name, without a connection to the gateway."""
+    async with FakeDiscord() as discord:
+        found = await examine_account(
+            tmp_path, platform="discord", token=discord.token, api_url=discord.api_url
+        )
+        bot = discord.world.bot
+        assert [call.path for call in discord.calls()] == ["/users/@me"]
+    assert (found.is_good, found.text) == (True, f"the token is {bot.username}'s (id {bot.id})")
+
+
+@pytest.mark.parametrize("platform", ["telegram", "discord"])
+async def test_a_refused_token_is_found(tmp_path, platform):
+    """A token that the platform does not take is bad, says so with the status, and with where to get another."""
+    token = "1:wrong-secret-token"
+    async with FakeTelegram() as telegram, FakeDiscord() as discord:
+        api_url = telegram.url if platform == "telegram" else discord.api_url
+        found = await examine_account(tmp_path, platform=platform, token=token, api_url=api_url)
+    assert (found.is_good, "refused this token (401)" in found.text) == (False, True)
+    assert "DISCORD_BOT_TOKEN" in found.hint or "@BotFather" in found.hint
+    assert token not in found.line()
+
+
+@pytest.mark.parametrize("platform", ["telegram", "discord"])
+@pytest.mark.parametrize("answer", ["nobody", "page"])
+async def test_a_platform_that_is_not_reached_is_found(tmp_path, platform, answer):
+    """Nobody at the address, or a login page in its place, is bad; the token is in no line."""
+    token = "1:secret-token"
+    async with FakeTelegram() as telegram:
+        url = telegram.url
+        if answer == "page":
+            await telegram.outage("502")
+            found = await examine_account(tmp_path, platform=platform, token=token, api_url=url)
+    if answer == "nobody":
+        found = await examine_account(tmp_path, platform=platform, token=token, api_url=url)
+    assert not found.is_good
+    assert "not reached" in found.text
+    assert "api_url" in found.hint
+    assert token not in found.line()
+
+
+async def test_an_account_without_a_token_is_found(tmp_path):
+    """Nothing is asked without a token; it is said where one comes from."""
+    found = await examine_account(tmp_path, platform="telegram")
+    assert (found.is_good, found.text) == (False, "no token is set")
+    assert "@BotFather" in found.hint
+
+
+async def examine_model(tmp_path, **agent):
+    found = await examine(tmp_path / "palaver.db", agent={"kind": "llm", **agent})
+    return found["agent"]
+
+
+async def test_a_model_is_asked_for_nothing_but_its_list(tmp_path):
+    """A server that answers and takes the key is well, and no token was spent."""
+    async with FakeLlm(key="sk-right").running() as server:
+        model = {"base_url": server.openai_url, "api_key": "sk-right"}
+        found = await examine_model(tmp_path, model="openai:fake-model", **model)
+        other = await examine_model(tmp_path, model="openai:no-such", **model)
+        assert server.journal == []
+    assert (found.is_good, found.text) == (True, f"openai:fake-model: {model['base_url']} answers")
+    assert other.is_good
+    assert other.text.endswith("does not list this model")
+
+
+async def test_anthropics_list_is_asked_for_in_its_own_way(tmp_path, monkeypatch):
+    """Anthropic's server takes the key in another header."""
+    async with FakeLlm(key="sk-right").running() as server:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        found = await examine_model(tmp_path, model="anthropic:fake-model", api_key="sk-right")
+    assert (found.is_good, found.text) == (True, f"anthropic:fake-model: {server.url} answers")
+
+
+async def test_a_model_that_refuses_the_key_is_found(tmp_path):
+    """401 is bad and names the setting; the key is in no line."""
+    async with FakeLlm(key="sk-right").running() as server:
+        found = await examine_model(
+            tmp_path, model="openai:x", base_url=server.openai_url, api_key="sk-wrong"
+        )
+    assert (found.is_good, "refused the key (401)" in found.text) == (False, True)
+    assert "agent.api_key" in found.hint
+    assert "sk-wrong" not in found.line()
+
+
+async def test_a_model_that_is_not_there_is_found(tmp_path):
+    """Nobody at the model's address is bad and names the setting; a missing key does too."""
+    async with FakeLlm().running() as server:
+        address = server.openai_url
+    found = await examine_model(tmp_path, model="openai:x", base_url=address)
+    assert (found.is_good, f"{address} is not reached" in found.text) == (False, True)
+    assert "agent.base_url" in found.hint
+    found = await examine_model(tmp_path, model="openai:x")
+    assert (found.is_good, "OPENAI_API_KEY" in found.text) == (False, True)
 
 
 async def test_http_that_is_off_is_not_looked_at(tmp_path):

@@ -143,7 +143,7 @@ def test_the_clean_up_says_what_is_due_and_does_it(terminal):
     assert terminal.run("cleanup", "--dry-run")[:2] == (0, f"Due: {expected}.\n")
     assert terminal.run("cleanup", "--dry-run")[:2] == (0, f"Due: {expected}.\n")
     assert terminal.run("cleanup")[:2] == (0, f"Done: {expected}.\n")
-    code, shown, _ = terminal.run("cleanup", "--dry-run", "--json")
+    _, shown, _ = terminal.run("cleanup", "--dry-run", "--json")
     assert json.loads(shown) == dict.fromkeys(["expired", "abandoned", "archived", "deleted", "removed"], 0)
     statuses = terminal.change(lambda tx: tx.rows("SELECT end_reason FROM sessions ORDER BY end_reason"))
     assert [row["end_reason"] for row in statuses] == ["abandoned", "deleted", "expired"]

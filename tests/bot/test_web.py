@@ -66,7 +66,7 @@ class Hook:
 async def test_healthz(database):
     """/healthz answers from the daemon's own loop."""
     async with serving(database) as (client, _), client.get("/healthz") as answer:
-        assert (answer.status, await answer.json()) == (200, {"status": "ok"})
+        assert (answer.status, await answer.json()) == (200, {"status": "ok", "name": "palaver"})
 
 
 async def test_readyz_while_ready_and_while_stopping(database):

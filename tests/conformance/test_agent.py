@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from bot.agents.base import Agent, AgentError, Final, ModelAnswer, TextDelta, ToolOutcome, ToolRequest
-from bot.agents.llm import LlmAgent
+from bot.agents.llm.agent import LlmAgent
 from bot.agents.offline import OfflineAgent
 from bot.agents.scripted import ScriptedAgent
 from config.settings import AgentSettings

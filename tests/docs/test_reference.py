@@ -268,7 +268,9 @@ async def test_every_table_is_described_and_no_other(tmp_path):
         made = {
             name
             for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            if not name.startswith(("sqlite_", "message_words_"))  # the full-text index keeps tables of its own
+            if not name.startswith(
+                ("sqlite_", "message_words_")
+            )  # the full-text index keeps tables of its own
         }
     connection.close()
     described = first_names(page("reference/database.md").split("## Values")[0])

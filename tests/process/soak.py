@@ -41,7 +41,7 @@ class Reading:
 
 
 def read(daemon: Daemon, minute: int, since_ms: int) -> Reading:
-    """The daemon as the system sees it, and the waits of the turns that began since then and had nobody ahead."""
+    """The daemon as the system sees it, and how long messages waited since then for their turn to begin."""
     status = Path(f"/proc/{daemon.pid}/status").read_text()
     rss_kb = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
     files = len(list(Path(f"/proc/{daemon.pid}/fd").iterdir()))
@@ -49,7 +49,8 @@ def read(daemon: Daemon, minute: int, since_ms: int) -> Reading:
         row["wait"]
         for row in read_rows(
             daemon.database,
-            "SELECT t.started_at - t.queued_at AS wait FROM turns t WHERE t.started_at >= ? AND NOT EXISTS"
+            "SELECT t.started_at - i.sent_at AS wait FROM turns t JOIN inbox i ON i.id = t.inbox_id"
+            " WHERE t.started_at >= ? AND NOT EXISTS"
             " (SELECT 1 FROM turns a WHERE a.session_id = t.session_id AND a.position = t.position - 1"
             "  AND (a.finished_at IS NULL OR a.finished_at >= t.queued_at))",
             since_ms,

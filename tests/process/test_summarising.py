@@ -1,12 +1,14 @@
 """kill -9 while a summary is being written: nothing half done is visible, and the next turn's summary is whole."""
 
 import asyncio
+import json
+import subprocess
 
 import pytest
 
 from tests.fakes.llm import Answer, FakeLlm, Rule
 from tests.process.counterparties import memory_people
-from tests.process.daemon import Daemon, eventually, quick_settings
+from tests.process.daemon import SCRIPT, Daemon, clean_environment, eventually, quick_settings
 from tests.process.invariants import read_rows
 from tests.process.nursery import Nursery, NurseryDaemon
 from tests.process.talk import Talk
@@ -116,3 +118,43 @@ async def test_kill_at_every_commit_around_a_summary(tmp_path, side):
                 rows = await eventually(is_stored, timeout_s=20, what="the summary")
                 assert "Morwenna" in rows[0]["content"]
                 assert await daemon.stop() == 0
+
+
+async def test_summaries_are_made_anew_by_one_command(tmp_path):
+    """`palaver sessions resummarise --all`: refused while a daemon owns the file; then new versions are in force."""
+    async with memory_people() as people:
+        settings = quick_settings(tmp_path / "palaver.db", {"main": people.account()})
+        async with Daemon(tmp_path, settings) as daemon:
+            talk = await Talk.begin(people, 1)
+            await daemon.start()
+            await say(talk, daemon, 10)
+
+            async def is_stored():
+                return read_rows(daemon.database, "SELECT version FROM summaries")
+
+            await eventually(is_stored, timeout_s=20, what="the summary")
+            command = ("sessions", "resummarise", "--all", "--json", "--config", str(daemon.config))
+            refused = await asyncio.to_thread(run_once, tmp_path, *command)
+            assert refused.returncode == 69, refused.stderr
+            assert await daemon.stop() == 0
+            done = await asyncio.to_thread(run_once, tmp_path, *command)
+            assert done.returncode == 0, done.stderr
+            assert list(json.loads(done.stdout).values()) == [1]
+            rows = read_rows(
+                daemon.database, "SELECT version, replaced_by, content FROM summaries ORDER BY version"
+            )
+            assert [(row["version"], row["replaced_by"]) for row in rows] == [(1, 2), (2, None)]
+            assert "Morwenna" in rows[1]["content"]
+
+
+def run_once(folder, *arguments):
+    return subprocess.run(
+        [str(SCRIPT), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=40,
+        cwd=folder,
+        env=clean_environment(folder),
+        check=False,
+    )

@@ -1,8 +1,9 @@
-"""Stores with something in them: conversations of several people, private and shared, with tools, errors, variables and summaries."""
+"""Stores with something in them: conversations of several people, private and shared, with tools, errors and variables."""
 
 import io
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from config.names import ChannelId, PlatformUserId
 from sessions import contents, inbox, lifecycle, outbox
@@ -70,7 +71,7 @@ def talk(
             lifecycle.end(tx, session, "completed", now + 6)
 
 
-async def exported(database: Database, **how) -> bytes:
+async def exported(database: Database, **how: Any) -> bytes:
     target = io.BytesIO()
     await exporting.export(database, target.write, **how)
     return target.getvalue()

@@ -128,6 +128,8 @@ class ContentsMachine(RuleBasedStateMachine):
         self.now += 1
         found = self.stored(one)
         target = lifecycle.TRANSITIONS[one.status].get(step)  # type: ignore[index, call-overload]
+        if one.reason == "deleted" and step == "archive":
+            target = None
         functions: dict[str, Any] = {
             "pause": lifecycle.pause,
             "resume": lifecycle.resume,

@@ -1,7 +1,7 @@
 """Chat exports of OpenAI, Claude and Telegram Desktop become archived sessions of one person, once."""
 
+import contextlib
 import copy
-from collections.abc import AsyncIterator
 
 import orjson
 import pytest
@@ -101,8 +101,8 @@ GROUP = {
 
 
 @pytest.fixture
-async def ada(database) -> AsyncIterator[str]:
-    yield await database.write(lambda tx: made.person_of(tx, made.incoming("x")))
+async def ada(database) -> str:
+    return await database.write(lambda tx: made.person_of(tx, made.incoming("x")))
 
 
 async def bring(database: SqliteDatabase, document, person):
@@ -219,11 +219,9 @@ async def test_a_mangled_export_is_refused_or_read(data):
             )
             break
         place = place[key]
-    try:
+    with contextlib.suppress(TransferError):
         found, _ = foreign.records(document, foreign.recognise(document), "01AAAAAAAAAAAAAAAAAAAAAAAA")
         list(found)
-    except TransferError as error:
-        assert str(error)
 
 
 def test_halves_of_characters_are_mended():

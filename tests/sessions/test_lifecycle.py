@@ -491,6 +491,15 @@ def test_every_change_is_kept_with_its_reason_and_who_made_it(tx):
     ]
 
 
+def test_a_deleted_session_is_not_put_away(tx):
+    """Who asked for a removal gets it: an archive would keep it."""
+    deleted = lifecycle.delete(tx, session(tx), NOW)
+    with pytest.raises(IllegalTransition, match="deleted cannot archive"):
+        lifecycle.archive(tx, deleted, NOW)
+    clean(tx, NOW + DAY + 1)
+    assert count(tx, "sessions") == 0
+
+
 def test_a_refused_change_leaves_none(tx):
     """What the table does not allow is not in the history either."""
     found = session(tx)

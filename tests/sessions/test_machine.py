@@ -39,7 +39,7 @@ from tests.sessions.stores import DATABASES, Opener
 
 T = TypeVar("T")
 
-EXAMPLES = {"sqlite": 120, "postgresql": 8}
+EXAMPLES = {"sqlite": 80, "postgresql": 8}
 STEPS = 50
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 LONG_EXAMPLES, LONG_STEPS = 50, 4
@@ -49,7 +49,7 @@ USERS = ("ann", "bob", "cay")
 GROUPS = ("g1", "g2", "g3")
 EXPIRE_AFTER_MS = 1_000
 PICK = st.integers(0, 999)
-CHUNKS = st.integers(0, 2)
+CHUNKS = st.sampled_from([1, 2, 0])
 
 
 @dataclass
@@ -166,7 +166,13 @@ class StoreMachine(RuleBasedStateMachine):
         queued = inbox.accept(tx, message, session, person, self.now, ahead=inbox.waiting(tx, session.id))
         return queued, session
 
-    @rule(user=st.sampled_from(USERS), group=st.sampled_from([None, *GROUPS]))
+    @rule(
+        user=st.sampled_from(USERS), group=st.sampled_from([None, None, *GROUPS]), messages=st.integers(1, 3)
+    )
+    def messages_arrive(self, user: str, group: str | None, messages: int) -> None:
+        for _ in range(messages):
+            self.a_message_arrives(user, group)
+
     def a_message_arrives(self, user: str, group: str | None) -> None:
         self.number += 1
         message = incoming(
@@ -198,17 +204,13 @@ class StoreMachine(RuleBasedStateMachine):
     def a_message_comes_twice(self, pick: int) -> None:
         message = self.arrived[pick % len(self.arrived)]
         assert self.read(lambda tx: inbox.is_known(tx, message))
-
-    @precondition(lambda self: self.arrived)
-    @rule(pick=PICK)
-    def a_message_comes_twice_and_nobody_asks(self, pick: int) -> None:
-        message = self.arrived[pick % len(self.arrived)]
+        # and should nobody ask:
         scope = "channel" if message.channel_kind == "group" else "person"
         with pytest.raises(Exception, match=r"(?i)unique"):
             self.write(lambda tx: self.take_in(tx, message, scope))
 
-    @rule(user=st.sampled_from(USERS))
-    def taking_a_message_in_fails_half_way(self, user: str) -> None:
+    def taking_a_message_in_fails_half_way(self, pick: int) -> None:
+        user = USERS[pick % len(USERS)]
         message = incoming("never", user_id=user, channel=f"dm-{user}", message_id="never")
 
         def work(tx: Transaction) -> None:
@@ -238,17 +240,22 @@ class StoreMachine(RuleBasedStateMachine):
         assert claim.address.channel == (session.channel if session.is_group else turn.heard_in)
         self.claims.append(claim)
 
-    @precondition(lambda self: self.sessions)
+    @precondition(lambda self: any(turn.status == "queued" for turn in self.turns.values()))
     @rule(pick=PICK)
     def a_worker_claims(self, pick: int) -> None:
-        session = self.sessions[pick % len(self.sessions)]
+        waiting = [one for one in self.sessions if any(turn.status == "queued" for turn in one.turns)]
+        session = waiting[pick % len(waiting)]
         claim = self.write(lambda tx: inbox.claim(tx, session.id, self.now, context_messages=10))
         self.check_claim(session, claim)
 
     @precondition(lambda self: self.current)
-    @rule(pick=PICK, is_error=st.booleans(), twice=st.booleans())
-    def a_step_is_recorded(self, pick: int, *, is_error: bool, twice: bool) -> None:
+    @rule(pick=PICK, steps=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=3))
+    def steps_are_recorded(self, pick: int, steps: list[tuple[bool, bool]]) -> None:
         claim = self.current[pick % len(self.current)]
+        for is_error, twice in steps:
+            self.a_step_is_recorded(claim, is_error=is_error, twice=twice)
+
+    def a_step_is_recorded(self, claim: Claim, *, is_error: bool, twice: bool) -> None:
         turn = self.turns[claim.turn_id]
         turn.steps += 1
         step = inbox.StepRecord(turn.steps, "tool_result", {"n": turn.steps})
@@ -346,7 +353,7 @@ class StoreMachine(RuleBasedStateMachine):
         with pytest.raises(StaleClaim):
             self.write(late)
 
-    @precondition(lambda self: self.sessions)
+    @precondition(lambda self: any(turn.status in ("queued", "running") for turn in self.turns.values()))
     @rule(pick=PICK, with_queued=st.booleans())
     def somebody_asks_to_stop(self, pick: int, *, with_queued: bool) -> None:
         session = self.sessions[pick % len(self.sessions)]
@@ -361,10 +368,25 @@ class StoreMachine(RuleBasedStateMachine):
 
     # sessions
 
-    @precondition(lambda self: any(session.is_live for session in self.sessions))
-    @rule(pick=PICK)
+    @precondition(lambda self: self.sessions)
+    @rule(what=st.sampled_from(["reset", "time", "clean-up", "move", "failure"]), pick=PICK)
+    def something_less_common_happens(self, what: str, pick: int) -> None:
+        match what:
+            case "reset":
+                self.a_session_is_reset(pick)
+            case "time":
+                self.now += (1, EXPIRE_AFTER_MS // 2, EXPIRE_AFTER_MS + 1)[pick % 3]
+            case "clean-up":
+                self.the_clean_up_runs()
+            case "move":
+                self.a_group_gets_another_id(GROUPS[pick % 3], GROUPS[pick // 3 % 3])
+            case _:
+                self.taking_a_message_in_fails_half_way(pick)
+
     def a_session_is_reset(self, pick: int) -> None:
         live = [session for session in self.sessions if session.is_live]
+        if not live:
+            return
         session = live[pick % len(live)]
 
         def reset(tx: Transaction) -> None:
@@ -375,11 +397,6 @@ class StoreMachine(RuleBasedStateMachine):
         self.write(reset)
         session.is_live = False
 
-    @rule(time=st.sampled_from([1, EXPIRE_AFTER_MS // 2, EXPIRE_AFTER_MS + 1]))
-    def time_passes(self, time: int) -> None:
-        self.now += time
-
-    @rule()
     def the_clean_up_runs(self) -> None:
         while self.write(
             lambda tx: cleanup.clean_up(
@@ -396,7 +413,6 @@ class StoreMachine(RuleBasedStateMachine):
             if session.is_live and not is_busy and self.now - session.active_at > EXPIRE_AFTER_MS:
                 session.is_live = False
 
-    @rule(old=st.sampled_from(GROUPS), new=st.sampled_from(GROUPS))
     def a_group_gets_another_id(self, old: str, new: str) -> None:
         moved = self.write(lambda tx: lifecycle.move_channel(tx, ACCOUNT, old, new, self.now))
         if old == new:
@@ -448,8 +464,16 @@ class StoreMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.waiting())
     @rule(
-        pick=PICK, outcome=st.sampled_from(["sent", "sent", "refused", "lost", "nothing heard", "given up"])
+        pick=PICK,
+        outcomes=st.lists(
+            st.sampled_from(["sent", "refused", "lost", "nothing heard", "given up"]), min_size=1, max_size=4
+        ),
     )
+    def chunks_are_sent(self, pick: int, outcomes: list[str]) -> None:
+        for outcome in outcomes:
+            if self.waiting():
+                self.a_chunk_is_sent(pick, outcome)
+
     def a_chunk_is_sent(self, pick: int, outcome: str) -> None:
         channels = sorted({chunk.channel for _, chunk in self.waiting()})
         channel = channels[pick % len(channels)]
@@ -481,7 +505,14 @@ class StoreMachine(RuleBasedStateMachine):
 
     # crashes
 
-    @rule()
+    @precondition(
+        lambda self: self.running or any(chunk.state == "sending" for chunk in self.chunks.values())
+    )
+    @rule(chance=st.integers(0, 2))
+    def the_process_may_die(self, chance: int) -> None:
+        if chance == 0:
+            self.the_process_dies_and_comes_back()
+
     def the_process_dies_and_comes_back(self) -> None:
         self.runner.run(self.database.close())
         self.database = self.runner.run(self.opener())

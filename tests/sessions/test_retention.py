@@ -143,7 +143,7 @@ async def test_others_keep_what_they_said(store):
     before = await store.read(theirs)
     await erase(store, await person_named(store, "zanzibar"))
     assert await store.read(theirs) == before
-    assert len(await store.read(lambda tx: retention.list_people(tx))) == 1
+    assert len(await store.read(retention.list_people)) == 1
 
 
 async def test_turns_in_shared_sessions_keep_their_numbers(store):
@@ -338,7 +338,10 @@ def test_the_rules_come_from_the_settings():
             "accounts": {
                 "main": {
                     "platform": "telegram",
-                    "retention": {"messages": "30d", "channels": {"-100": "7d", "5": "never"}},
+                    "retention": {
+                        "messages": "30d",
+                        "channels": {"-100": {"messages": "7d"}, "5": {"messages": "never"}},
+                    },
                 },
                 "guild": {"platform": "discord"},
             },

@@ -1,6 +1,5 @@
 """Encryption at rest: nothing that was said is readable in the file, the keys must fit, and rotation may be cut off anywhere."""
 
-import os
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -257,7 +256,7 @@ def test_keys_come_from_the_setting_or_a_file(tmp_path):
     """A key stands in the setting itself or, one in a line, in a file; what is none is named by its place."""
     file = tmp_path / "keys"
     file.write_text("\n".join(KEYS[:2]) + "\n")
-    os.chmod(file, stat.S_IRUSR)
+    file.chmod(stat.S_IRUSR)
     assert sealing.read_keys([KEYS[2], f"file:{file}"]) == [KEYS[2], *KEYS[:2]]
     for wrong in ("", "short", f"file:{tmp_path / 'none'}", "file:/dev/null"):
         with pytest.raises(StoreUnavailable, match="entry 2") as refusal:

@@ -1,4 +1,4 @@
-"""Export and import: complete, byte for byte the same after a round trip, whole sessions or nothing, and a second time nothing."""
+"""Export and import: complete, byte for byte the same after a round trip, whole sessions or nothing, once."""
 
 import csv
 import io

@@ -6,7 +6,7 @@ recorded before its tools run, and a run that begins in the middle of a turn.
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
@@ -117,7 +117,7 @@ class LlmAgent:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def run(self, context: AgentContext, tools: Toolbox) -> AsyncIterator[Event]:
+    async def run(self, context: AgentContext, tools: Toolbox) -> AsyncGenerator[Event]:
         endpoint, model = self._model(context.model)
         history = opening_messages(context)
         rounds = rounds_of(context.steps)

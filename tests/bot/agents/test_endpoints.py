@@ -29,10 +29,10 @@ LOCAL = "http://127.0.0.1:4010/v1"
         ({"model": "openai:x"}, OPENAI | {"OPENAI_BASE_URL": LOCAL + "/"}, ("chat", "x", LOCAL, "sk-openai")),
         ({"model": "openai:x"}, {"OPENAI_BASE_URL": LOCAL}, ("chat", "x", LOCAL, "none")),
         ({"model": "anthropic:x"}, ANTHROPIC | {"ANTHROPIC_BASE_URL": LOCAL}, ("messages", "x", LOCAL, "sk-ant-anthropic")),
-        ({}, OPENAI, ("responses", "gpt-5-mini", "https://api.openai.com/v1", "sk-openai")),
-        ({}, ANTHROPIC, ("messages", "claude-sonnet-5-5", "https://api.anthropic.com", "sk-ant-anthropic")),
-        ({"api_key": SecretStr("sk-ant-x")}, {}, ("messages", "claude-sonnet-5-5", "https://api.anthropic.com", "sk-ant-x")),
-        ({"base_url": LOCAL}, {}, ("chat", "gpt-5-mini", LOCAL, "none")),
+        ({}, OPENAI, ("responses", "gpt-6-luna", "https://api.openai.com/v1", "sk-openai")),
+        ({}, ANTHROPIC, ("messages", "claude-haiku-5-5", "https://api.anthropic.com", "sk-ant-anthropic")),
+        ({"api_key": SecretStr("sk-ant-x")}, {}, ("messages", "claude-haiku-5-5", "https://api.anthropic.com", "sk-ant-x")),
+        ({"base_url": LOCAL}, {}, ("chat", "gpt-6-luna", LOCAL, "none")),
     ],
 )  # fmt: skip
 def test_endpoint(settings: dict, environ: dict, expected: tuple) -> None:

@@ -5,6 +5,7 @@ import gc
 import json
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable
@@ -22,7 +23,9 @@ from bot.agents.base import (
     ToolOutcome,
     ToolRequest,
 )
-from bot.agents.llm import LlmAgent
+from bot.agents.llm import LoadingAgent
+from bot.agents.llm import loading as loading_module
+from bot.agents.llm.agent import LlmAgent
 from config.settings import AgentSettings
 from tests.fakes.llm import CHAOS_FAULTS, Answer, Call, FakeLlm, Rule
 from tests.fakes.toolbox import RecordingToolbox, drive, make_context
@@ -516,6 +519,51 @@ async def test_closing_leaves_nothing_open(server: FakeLlm) -> None:
     } == set()
 
 
+async def test_a_loading_agent_loads_once_and_answers(server: FakeLlm) -> None:
+    """Runs that come while the libraries are being loaded wait for them and are answered by one agent."""
+    settings = AgentSettings(model="openai:fake", base_url=server.openai_url, api_key=SecretStr(KEY))
+    agent = LoadingAgent(settings, environ={})
+    loading = asyncio.create_task(agent.load())
+    try:
+        runs = await asyncio.gather(
+            *(drive(agent, make_context(f"hello {n}"), RecordingToolbox()) for n in range(3))
+        )
+        assert [events[-1].text.split(" [")[0] for events in runs] == [f"echo: hello {n}" for n in range(3)]
+        await loading
+    finally:
+        await agent.close()
+
+
+async def test_a_loading_agent_can_be_closed_while_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop in the first seconds does not wait for the libraries, and what waited for them ends."""
+    released = threading.Event()
+    monkeypatch.setattr(loading_module, "_import", lambda _api: released.wait(20))
+    agent = LoadingAgent(AgentSettings(model="openai:x", api_key=SecretStr("k")), environ={})
+    await agent.close()
+    waiting = asyncio.create_task(agent.load())
+    try:
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        await asyncio.wait([waiting], timeout=5)
+        assert waiting.cancelled()
+        await asyncio.wait_for(agent.close(), 5)
+    finally:
+        released.set()
+
+
+async def test_libraries_that_are_missing_are_a_failure_of_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation without the model's libraries fails the answer with the reason, and can be closed."""
+
+    def missing(_api: str) -> None:
+        raise ModuleNotFoundError("No module named 'pydantic_ai'")
+
+    monkeypatch.setattr(loading_module, "_import", missing)
+    agent = LoadingAgent(AgentSettings(model="openai:x", api_key=SecretStr("k")), environ={})
+    with pytest.raises(ModuleNotFoundError, match="pydantic_ai"):
+        await drive(agent, make_context("hello"), RecordingToolbox())
+    await agent.close()
+
+
 def test_making_an_agent_needs_no_network_and_no_loop() -> None:
     """Importing and making an agent opens no connection and starts no loop: a mistake is told before anything runs."""
     program = (
@@ -523,7 +571,7 @@ def test_making_an_agent_needs_no_network_and_no_loop() -> None:
         "def refuse(*args, **kwargs): raise SystemExit('network used')\n"
         "socket.socket.connect = refuse\n"
         "socket.getaddrinfo = refuse\n"
-        "from bot.agents.llm import LlmAgent\n"
+        "from bot.agents.llm.agent import LlmAgent\n"
         "from config.settings import AgentSettings\n"
         "print(LlmAgent(AgentSettings(model='openai:gpt-x'), environ={'OPENAI_API_KEY': 'k'}).name)\n"
     )
@@ -534,9 +582,12 @@ def test_making_an_agent_needs_no_network_and_no_loop() -> None:
 
 
 def test_other_agents_need_no_llm_library() -> None:
-    """The daemon without a model does not load the LLM libraries, which take a second and 30 MB."""
+    """A daemon without a model, and one with a model before it is loaded, has not imported its libraries."""
     program = (
-        "import sys, bot.agents.offline, bot.agents.scripted, bot.tools.builtin\n"
+        "import sys, bot.agents.offline, bot.agents.scripted, bot.tools.builtin, bot.app\n"
+        "from bot.agents.llm import LoadingAgent\n"
+        "from config.settings import AgentSettings\n"
+        "assert LoadingAgent(AgentSettings(model='openai:x', api_key='k'), environ={}).name == 'openai:x'\n"
         "print([name for name in ('pydantic_ai', 'openai', 'anthropic') if name in sys.modules])\n"
     )
     done = subprocess.run(

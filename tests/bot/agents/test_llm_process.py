@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from bot.agents.llm import LlmAgent
+from bot.agents.llm.agent import LlmAgent
 from config.settings import AgentSettings
 from tests.fakes.toolbox import RecordingToolbox, drive, make_context
 

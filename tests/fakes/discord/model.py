@@ -160,7 +160,10 @@ class Message:
 
 @dataclass
 class Interaction:
-    """A slash command a person used, or a button they pressed. ``refusals`` counts answers that came too late, twice, or with a dead token."""
+    """A slash command a person used, or a button they pressed.
+
+    ``refusals`` counts answers that came too late, twice, or with a dead token.
+    """
 
     id: str
     token: str

@@ -1,0 +1,356 @@
+"""Commands for the data as a whole, from outside: what they print and return, beside a daemon, and killed at any moment."""
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sessions import sealing
+from sessions.database import backup as files
+from sessions.database.sqlite import SqliteDatabase
+from tests.process.daemon import SCRIPT, clean_environment
+from tests.sessions.conversations import exported, talk
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
+KILLS = 5
+KEYS = [sealing.new_key(), sealing.new_key()]
+
+
+class Shell:
+    """`palaver …` on a database in a folder of the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "palaver.db"
+        self.keys: list[str] = []
+
+    def environment(self) -> dict[str, str]:
+        keys = {"PALAVER_STORE__ENCRYPTION_KEYS": json.dumps(self.keys)} if self.keys else {}
+        return clean_environment(self.folder) | {"PALAVER_DATABASE_URL": f"sqlite:{self.path}"} | keys
+
+    def start(self, *arguments: str, **how) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [SCRIPT, *arguments],
+            cwd=self.folder,
+            env=self.environment(),
+            stdout=how.pop("stdout", subprocess.PIPE),
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def run(self, *arguments: str, status: int = 0) -> str:
+        process = self.start(*arguments)
+        out, error = process.communicate(timeout=120)
+        assert process.returncode == status, (arguments, process.returncode, out, error)
+        return (out + error).decode()
+
+    def kill_often(self, *arguments: str, took_s: float, **how) -> Iterator[int]:
+        """Start it again and again and kill each at another moment; gives the exit code of each."""
+        for number in range(1, KILLS + 1):
+            process = self.start(*arguments, **how)
+            try:
+                code = process.wait(timeout=took_s * number / (KILLS + 1))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                code = process.wait(timeout=30)
+            finally:
+                for stream in (process.stdout, process.stderr):
+                    if stream is not None:
+                        stream.close()
+            yield code
+
+    def store(self, work, *, keys: list[str] | None = None):
+        """Do something with the database while no program has it."""
+
+        async def run():
+            database = await SqliteDatabase.open(self.path, keys=self.keys if keys is None else keys)
+            try:
+                return await work(database)
+            finally:
+                await database.close()
+
+        return asyncio.run(run())
+
+    def fill(self, *, seed: int = 1, turns: int = 40, **how) -> None:
+        async def work(database):
+            await database.write(lambda tx: talk(tx, seed=seed, turns=turns, **how))
+
+        self.store(work)
+
+    def content(self) -> bytes:
+        return self.store(exported)
+
+
+@pytest.fixture
+def shell(tmp_path) -> Shell:
+    return Shell(tmp_path)
+
+
+@pytest.fixture
+def full(shell) -> Shell:
+    shell.fill()
+    return shell
+
+
+# what they say and return
+
+
+def test_a_store_is_moved_by_a_pipe(full, tmp_path):
+    """`sessions export | sessions import -` moves everything, and the second store exports the same bytes."""
+    other = Shell(tmp_path / "other")
+    other.folder.mkdir()
+    pipe = full.start("sessions", "export")
+    taken = subprocess.run(
+        [SCRIPT, "sessions", "import", "-", "--json"],
+        stdin=pipe.stdout,
+        capture_output=True,
+        env=other.environment(),
+        check=True,
+        timeout=60,
+    )
+    pipe.communicate(timeout=60)
+    assert json.loads(taken.stdout)["sessions"] > 3
+    assert other.content() == full.content()
+
+
+def test_export_to_a_file_of_its_own(full):
+    """The file is for its owner only, is never written over by mistake, and what is not JSONL is what was asked for."""
+    full.run("sessions", "export", "--output", "all.jsonl")
+    assert (full.folder / "all.jsonl").read_bytes() == full.content()
+    assert stat.S_IMODE((full.folder / "all.jsonl").stat().st_mode) == 0o600
+    assert "--force" in full.run("sessions", "export", "-o", "all.jsonl", status=2)
+    full.run("sessions", "export", "-o", "all.jsonl", "--force", "--format", "markdown", "--person", "ada")
+    text = (full.folder / "all.jsonl").read_text()
+    assert "of ada" in text and "of bob" not in text
+    assert full.run("sessions", "export", "--format", "csv").startswith("id,platform,")
+    one = json.loads(full.run("sessions", "list", "--json"))[0]["id"]
+    assert one in full.run("sessions", "export", one)
+    full.run("sessions", "export", "01AAAAAAAAAAAAAAAAAAAAAAAA", status=1)
+    full.run("sessions", "export", "--person", "nobody-has-this-name", status=1)
+
+
+def test_import_says_what_is_wrong_with_a_file(full):
+    """A cut-off, foreign or missing file gives a sentence and exit 2, and nothing of it is in the store."""
+    full.run("sessions", "export", "-o", "all.jsonl")
+    whole = (full.folder / "all.jsonl").read_bytes()
+    other = Shell(full.folder / "other")
+    other.folder.mkdir()
+    (full.folder / "cut.jsonl").write_bytes(whole[: len(whole) * 2 // 3])
+    assert "cut off" in other.run("sessions", "import", str(full.folder / "cut.jsonl"), status=2)
+    (full.folder / "text").write_text("hello")
+    assert "not JSON" in other.run("sessions", "import", str(full.folder / "text"), status=2)
+    assert "no file" in other.run("sessions", "import", "none.jsonl", status=2)
+    (full.folder / "c.json").write_text('[{"uuid": "1", "chat_messages": []}]')
+    assert "--person" in other.run("sessions", "import", str(full.folder / "c.json"), status=2)
+    assert other.run("sessions", "list", "--json").strip() == "[]"
+
+
+def test_a_chat_export_goes_into_a_persons_archive(full):
+    """OpenAI's file is recognised and becomes archived sessions of the person named."""
+    content = {"content_type": "text", "parts": ["hi"]}
+    message = {"id": "m", "author": {"role": "user"}, "create_time": 1.7e9, "content": content}
+    tree = {"n": {"id": "n", "message": message, "parent": None, "children": []}}
+    document = [
+        {"title": "T", "create_time": 1.7e9, "conversation_id": "c", "current_node": "n", "mapping": tree}
+    ]
+    (full.folder / "conversations.json").write_text(json.dumps(document))
+    done = json.loads(full.run("sessions", "import", "conversations.json", "--person", "ada", "--json"))
+    assert (done["sessions"], done["messages"]) == (1, 1)
+    again = json.loads(full.run("sessions", "import", "conversations.json", "--person", "ada", "--json"))
+    assert (again["sessions"], again["skipped"]) == (0, 1)
+
+
+def test_people_are_listed_and_erased(full):
+    """`people erase` asks first; afterwards no word of the person is in the file, and the log of deeds says so."""
+    listed = json.loads(full.run("people", "list", "--json"))
+    assert {one["display_name"] for one in listed} == {"Name of ada", "Name of bob", "Name of cleo"}
+    ada = next(one["id"] for one in listed if one["display_name"] == "Name of ada")
+    full.run("people", "erase", ada, status=1)  # nobody answers the question
+    assert b"word of ada" in full.path.read_bytes()
+    done = json.loads(full.run("people", "erase", ada, "--yes", "--json"))
+    assert done["removed"]["messages"] > 0
+    raw = b"".join(file.read_bytes() for file in full.folder.glob("palaver.db*"))
+    assert b"of ada" not in raw and b"of bob" in raw
+    full.run("people", "erase", ada, "--yes", status=1)
+    full.run("verify")
+
+
+def test_keys_are_made_and_rotated(full):
+    """A key from `keys new` encrypts what was plain; without it nothing opens, and `--off` brings it back."""
+    before = full.content()
+    key = full.run("keys", "new").strip()
+    assert "no key" not in full.run("keys", "rotate", status=2)
+    full.keys = [key]
+    full.run("keys", "rotate")
+    assert b"word of" not in full.path.read_bytes()
+    full.keys = []
+    refusal = full.run("sessions", "list", status=69)
+    assert "encrypted" in refusal and key not in refusal
+    full.keys = ["nonsense"]
+    assert "no key" in full.run("sessions", "list", status=69)
+    full.keys = [key]
+    full.run("keys", "rotate", "--off")
+    full.keys = []
+    assert full.content() == before
+
+
+def test_backup_restore_verify_and_salvage(full):
+    """A backup restores what was; `verify` tells a damaged store by exit 69; `salvage` says what it saved."""
+    before = full.content()
+    assert json.loads(full.run("backup", "copy.db", "--json"))["messages"] > 10
+    assert "exists already" in full.run("backup", "copy.db", status=69)
+    full.run("backup", "copy.db", "--force")
+    full.fill(seed=2, turns=5)
+    kept = json.loads(full.run("restore", "copy.db", "--json"))["kept"]
+    assert Path(kept).exists() and full.content() == before
+    assert json.loads(full.run("verify", "--json"))["is_sound"] is True
+    with sqlite3.connect(full.path) as connection:
+        connection.execute("UPDATE sessions SET message_count = 99")
+    assert "count of messages" in full.run("verify", status=69)
+    raw = bytearray((full.folder / "copy.db").read_bytes())
+    raw[:4096] = bytes(4096)
+    (full.folder / "damaged.db").write_bytes(raw)
+    report = json.loads(full.run("salvage", "damaged.db", "saved.db", "--json"))
+    assert report["is_complete"] is False
+    assert "exists already" in full.run("salvage", "damaged.db", "saved.db", status=69)
+
+
+def test_a_database_on_a_server_is_left_to_its_tools(shell):
+    """For PostgreSQL backup and restore print the line to run, without the password."""
+    environment = shell.environment() | {"PALAVER_DATABASE_URL": "postgresql://me:hidden-word@db/palaver"}
+    for command, program in (("backup", "pg_dump"), ("restore", "pg_restore")):
+        done = subprocess.run(
+            [SCRIPT, command, "x.dump"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 69
+        assert program in done.stderr and "hidden-word" not in done.stderr
+
+
+def test_beside_an_owner_reading_works_and_writing_says_what_to_do(full):
+    """While another process owns the file, commands that read do, and those that write name it and exit 69."""
+
+    async def beside() -> None:
+        owner = await SqliteDatabase.open(full.path)
+        try:
+            for arguments in (("sessions", "export"), ("people", "list"), ("verify",), ("backup", "copy.db")):
+                await asyncio.to_thread(full.run, *arguments)
+            await asyncio.to_thread(
+                lambda: (full.folder / "e.jsonl").write_text(full.run("sessions", "export"))
+            )
+            for arguments in (
+                ("sessions", "import", "e.jsonl"),
+                ("people", "erase", "ada", "--yes"),
+                ("restore", "copy.db"),
+            ):
+                said = await asyncio.to_thread(lambda chosen=arguments: full.run(*chosen, status=69))
+                assert str(os.getpid()) in said and "Stop" in said
+        finally:
+            await owner.close()
+
+    asyncio.run(beside())
+
+
+# killed
+
+
+def timed(work) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
+
+
+def test_an_import_killed_at_any_moment_shows_whole_sessions_or_none(shell):
+    """After each kill every session that is seen is complete, and a last run brings the rest."""
+    shell.fill(turns=400, people=[f"p{number}" for number in range(30)])
+    shell.run("sessions", "export", "-o", "all.jsonl")
+    whole = shell.content()
+    complete = set(whole.splitlines())
+    shell.path.rename(shell.folder / "source.db")
+    for number in (1, 2):
+        took_s = timed(lambda: shell.run("sessions", "import", "all.jsonl"))
+        if number == 1:
+            shell.path.unlink()
+    shell.path.unlink()
+    codes = list(shell.kill_often("sessions", "import", "all.jsonl", took_s=took_s * 2))
+    for line in shell.content().splitlines()[:-1]:
+        assert line in complete
+    assert -signal.SIGKILL in codes
+    shell.run("sessions", "import", "all.jsonl")
+    assert shell.content() == whole
+    shell.run("verify")
+
+
+def test_an_export_killed_at_any_moment_leaves_no_half_file(full):
+    """The file is there whole or not at all."""
+    full.fill(seed=5, turns=400)
+    took_s = timed(lambda: full.run("sessions", "export", "-o", "first.jsonl"))
+    for _ in full.kill_often("sessions", "export", "-o", "out.jsonl", "--force", took_s=took_s):
+        if (full.folder / "out.jsonl").exists():
+            assert (full.folder / "out.jsonl").read_bytes() == (full.folder / "first.jsonl").read_bytes()
+    full.run("sessions", "export", "-o", "out.jsonl", "--force")
+    assert (full.folder / "out.jsonl").read_bytes() == full.content()
+    assert not (full.folder / "out.jsonl.part").exists()
+
+
+def test_an_erasure_killed_at_any_moment_is_finished_by_the_next_run(full):
+    """Whatever was killed, the books hold, and in the end nothing of the person is in the file."""
+    full.fill(seed=6, turns=300, people=["zanzibar", "bob"])
+    person = json.loads(full.run("people", "list", "zanzibar", "--json"))[0]["id"]
+    full.run("backup", "copy.db")
+    took_s = timed(lambda: full.run("people", "erase", person, "--yes"))
+    full.run("restore", "copy.db")
+    for _ in full.kill_often("people", "erase", person, "--yes", took_s=took_s):
+        full.run("verify")
+    left = json.loads(full.run("people", "list", person, "--json"))
+    if left:
+        full.run("people", "erase", person, "--yes")
+    full.fill(seed=7, turns=3)  # opens and closes the store, so that the log is folded
+
+    async def wipe(database):
+        await database.wipe(whole=True)
+
+    full.store(wipe)
+    for file in full.folder.glob("palaver.db*"):
+        if "before-restore" not in file.name:
+            assert b"of zanzibar" not in file.read_bytes()
+    full.run("verify")
+
+
+def test_a_backup_killed_at_any_moment_leaves_the_last_one(full):
+    """The copy under the name is always a whole and sound one."""
+    full.fill(seed=8, turns=400)
+    full.run("backup", "copy.db")
+    took_s = timed(lambda: full.run("backup", "copy.db", "--force"))
+    for _ in full.kill_often("backup", "copy.db", "--force", took_s=took_s):
+        assert files.inspect(full.folder / "copy.db").messages > 100
+    full.run("backup", "copy.db", "--force")
+    assert not list(full.folder.glob("copy.db.part*"))
+    full.run("verify")
+
+
+def test_a_rotation_killed_at_any_moment_is_finished_by_the_next_run(full):
+    """With both keys everything is readable after each kill; after the last run the new one is enough."""
+    full.fill(seed=9, turns=300)
+    before = full.content()
+    full.keys = [KEYS[0]]
+    took_s = timed(lambda: full.run("keys", "rotate"))
+    full.keys = [KEYS[1], KEYS[0]]
+    for _ in full.kill_often("keys", "rotate", took_s=took_s):
+        assert full.content() == before
+    full.run("keys", "rotate")
+    full.keys = [KEYS[1]]
+    assert full.content() == before
+    full.run("verify")
