@@ -111,6 +111,8 @@ class Target:
     reply_to: PlatformMessageId | None = None
     """The message being answered. If it has been deleted meanwhile, the adapter sends without the reference."""
     reply_handle: Mapping[str, Json] | None = None
+    answers: PlatformMessageId | None = None
+    """The message that this reply answers, set for each of its chunks: what was sent for it can only stand after that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,16 +84,15 @@ async def main() -> bool:
         )
     )
     print()
-    return all(
-        [
-            verdict(
-                f"{name} < {limits[name]:g} ms at p99",
-                is_met=(p99 := percentile(values, 0.99)) < limits[name],
-                measured=f"{p99:.2f} ms",
-            )
-            for name, values in times.items()
-        ]
-    )
+    verdicts = [
+        verdict(
+            f"{name} < {limits[name]:g} ms at p99",
+            is_met=(p99 := percentile(values, 0.99)) < limits[name],
+            measured=f"{p99:.2f} ms",
+        )
+        for name, values in times.items()
+    ]
+    return all(verdicts)
 
 
 def _create(message: Any) -> Callable[[Transaction], Any]:

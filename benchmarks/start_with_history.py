@@ -41,7 +41,8 @@ def fill(path: Path) -> None:
             )
             turns = range(1, MESSAGES // 2 + 1)
             connection.executemany(
-                "INSERT INTO turns (id, session_id, position, inbox_id, status, epoch, queued_at) VALUES (?, ?, ?, ?, 'completed', 1, 1)",
+                "INSERT INTO turns (id, session_id, position, inbox_id, status, epoch, queued_at)"
+                " VALUES (?, ?, ?, ?, 'completed', 1, 1)",
                 [(f"t{session}-{turn}", f"s{session}", turn, session * 1000 + turn) for turn in turns],
             )
             connection.executemany(

@@ -34,7 +34,7 @@ from bot.web.app import WebServer, build
 from config.errors import ConfigError
 from config.names import AccountId
 from config.settings import AccountSettings, Settings
-from sessions import cleanup, inbox, semantic, tokens
+from sessions import cleanup, inbox, quarantine, semantic, tokens
 from sessions.database.base import Database
 from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import StoreError, StoreUnavailable
@@ -304,6 +304,10 @@ class App:
                 ):
                     forgotten += batch
                     await asyncio.sleep(0.02)
+                unreadable = 0
+                while batch := await self.database.write(lambda tx: quarantine.forget_old(tx, self._now())):
+                    unreadable += batch
+                    await asyncio.sleep(0.02)
                 outdated = await retention.forget_old(
                     self.database, retention.rules_of(self.settings), self._now
                 )
@@ -311,6 +315,7 @@ class App:
                     "sessions.cleaned_up",
                     sessions=touched,
                     declined_messages=forgotten,
+                    quarantined_updates=unreadable,
                     outdated_messages=outdated,
                 )
             except StoreError as error:

@@ -32,6 +32,10 @@ class Catalogue:
         """A sentence. Raises: KeyError for a name the catalogue does not have."""
         return self._texts[self.language(language)][name].format(**values)
 
+    def texts(self, language: str) -> Mapping[str, str]:
+        """All sentences of a language, not filled in."""
+        return self._texts[language]
+
     def has(self, name: str) -> bool:
         return name in self._texts[self._default]
 

@@ -15,9 +15,10 @@ import typer
 from adapters.errors import StartError
 from adapters.registry import AdapterUnavailable
 from bot import app as daemon
-from bot import context_cli, history_cli, keeping_cli, story
+from bot import context_cli, history_cli, keeping_cli, roles_cli, story
 from bot import doctor as examination
 from bot.catalogue import CatalogueError
+from bot.quarantine_cli import quarantine_cli
 from bot.session_cli import sessions_cli
 from bot.shell import CONFIGURATION, UNAVAILABLE, ConfigOption, FormatOption, JsonOption, LevelOption
 from bot.shell import beside as _beside
@@ -44,6 +45,8 @@ cli = typer.Typer(
 cli.add_typer(sessions_cli, name="sessions")
 sessions_cli.command("resummarise")(context_cli.resummarise)
 keeping_cli.register(cli)
+roles_cli.register()
+cli.add_typer(quarantine_cli, name="quarantine")
 cli.command()(history_cli.search)
 cli.command()(history_cli.stats)
 

@@ -22,7 +22,7 @@ from bot.governor import Governor
 from bot.preview import NoPreview, Preview
 from config.names import AccountId, ChannelId, Json, PlatformMessageId
 from config.settings import AccountSettings, Settings
-from sessions import inbox, lifecycle, outbox
+from sessions import lifecycle, outbox
 from sessions.database.base import Database, Transaction
 from sessions.errors import StoreError
 from sessions.models import Address, Claim, OutgoingChunk
@@ -239,7 +239,7 @@ class Delivery:
         return True
 
     async def _put_out(self, adapter: Adapter, chunk: OutgoingChunk, *, is_repeat: bool) -> PlatformMessageId:
-        target = target_of(chunk.address)
+        target = target_of(chunk.address, chunk.part)
         content = Chunk(chunk.body["text"], chunk.body["markup"])
         if chunk.platform_message_id is not None:
             await adapter.edit(target, chunk.platform_message_id, content)
@@ -279,10 +279,8 @@ class Delivery:
             waited_ms=waited_ms,
             is_repeat=was_repeat,
         )
-        if settled and chunk.address.reply_to is not None:
-            self.settle(chunk.address.account, chunk.address.reply_to)
-        elif settled:
-            await self._settle_by_inbox(chunk)
+        if settled:
+            self._settle_answered(chunk)
 
     async def _handle(self, chunk: OutgoingChunk, error: DeliveryError, waited_ms: int) -> bool:
         """What an error means for the chunk. True once it is done with."""
@@ -382,7 +380,7 @@ class Delivery:
         self._count(chunk.address.account, "skipped")
         self.notify(chunk.address.account, chunk.address.channel)
         if settled:
-            await self._settle_by_inbox(chunk)
+            self._settle_answered(chunk)
         return True
 
     async def _give_up(self, chunk: OutgoingChunk, reason: str) -> bool:
@@ -401,16 +399,12 @@ class Delivery:
             reason=reason,
         )
         if settled:
-            await self._settle_by_inbox(chunk)
+            self._settle_answered(chunk)
         return True
 
-    async def _settle_by_inbox(self, chunk: OutgoingChunk) -> None:
-        if isinstance(self._adapters[chunk.address.account], Settling):
-            address = await self._durably(
-                lambda: self._database.read(lambda tx: inbox.address_of(tx, chunk.address.inbox_id))
-            )
-            if address is not None and address.reply_to is not None:
-                self.settle(address.account, address.reply_to)
+    def _settle_answered(self, chunk: OutgoingChunk) -> None:
+        if chunk.address.reply_to is not None:
+            self.settle(chunk.address.account, chunk.address.reply_to)
 
     async def _durably(self, step: Callable[[], Awaitable[T]]) -> T:
         """Do it, waiting for as long as the store cannot."""
@@ -436,14 +430,15 @@ def _put_off(
         outbox.begin(tx, chunk.id)
 
 
-def target_of(address: Address) -> Target:
-    """The store's address in the adapter's words."""
+def target_of(address: Address, part: int = 0) -> Target:
+    """The store's address in the adapter's words. Only a reply's first chunk refers to the question; the others follow it."""
     return Target(
         account=address.account,
         channel=address.channel,
         channel_kind=address.channel_kind,
         thread=address.thread,
-        reply_to=address.reply_to,
+        reply_to=address.reply_to if part == 0 else None,
+        answers=address.reply_to,
         reply_handle=address.reply_handle,
     )
 

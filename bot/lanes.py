@@ -15,7 +15,7 @@ import structlog
 
 from config.names import SessionId, TurnId
 from sessions import inbox
-from sessions.database.base import Database
+from sessions.database.base import Database, Transaction
 from sessions.errors import StoreError
 from sessions.hot import HotSessions
 from sessions.models import Claim
@@ -80,11 +80,15 @@ class Lanes:
 
     async def recover(self) -> int:
         """Take up what the last process left. Gives the number of sessions with work."""
-        await self._database.write(inbox.recover)
+        await self._database.write(self._recover_rows)
         sessions = await self._database.read(inbox.sessions_with_work)
         for session_id in sessions:
             self.notify(session_id)
         return len(sessions)
+
+    def _recover_rows(self, tx: Transaction) -> None:
+        inbox.advance_ids(tx, self._now())
+        inbox.recover(tx)
 
     def notify(self, session_id: SessionId) -> None:
         """This session may have a turn to run."""

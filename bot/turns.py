@@ -587,7 +587,11 @@ class _OwnMemory:
         query = search.SearchQuery(words, session_id=self._session_id, size=limit)
         page = await self._database.read(lambda tx: search.search(tx, self._scope, query))
         return [
-            (hit.message.role, hit.message.content, datetime.fromtimestamp(hit.message.created_at / 1000, UTC))
+            (
+                hit.message.role,
+                hit.message.content,
+                datetime.fromtimestamp(hit.message.created_at / 1000, UTC),
+            )
             for hit in page.hits
         ]
 

@@ -226,6 +226,25 @@ def sessions_with_work(tx: Transaction) -> list[SessionId]:
     ]
 
 
+def advance_ids(tx: Transaction, now: int) -> None:
+    """Let the ids of the inbox begin at the present time, in milliseconds, if they are not beyond it already.
+
+    Replies' idempotency keys are made of them, and a platform knows a key for some minutes longer than we know a database: one that
+    was made anew, or put back from a backup, must not use the keys of messages that are not its own.
+    """
+    if tx.dialect == "sqlite":
+        if not tx.execute(
+            "UPDATE sqlite_sequence SET seq = MAX(seq, :now) WHERE name = 'inbox'", {"now": now}
+        ):
+            tx.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('inbox', :now)", {"now": now})
+    else:
+        tx.row(
+            "SELECT setval(pg_get_serial_sequence('inbox', 'id'), GREATEST(:now,"
+            " (SELECT COALESCE(MAX(id), 0) FROM inbox))) AS id",
+            {"now": now},
+        )
+
+
 def recover(tx: Transaction) -> int:
     """Turns that ran when the last process died go back to their place. Gives how many."""
     return tx.execute(f"UPDATE turns SET status = 'queued' WHERE status = 'running' AND {_UNFINISHED}")

@@ -64,8 +64,7 @@ def add(
                 "channel": address.channel,
                 "channel_kind": address.channel_kind,
                 "thread": address.thread,
-                # Only the first message of a reply refers to the question; the others follow it.
-                "reply_to": address.reply_to if part == 0 else None,
+                "reply_to": address.reply_to,
                 "handle": as_json(address.reply_handle) if address.reply_handle is not None else None,
                 "inbox": address.inbox_id,
                 "turn": turn_id,

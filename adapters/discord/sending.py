@@ -187,7 +187,7 @@ class Sender:
         place = self._number(target.thread or target.channel)
         link = self._link()
         if is_repeat:
-            after = reference or (handle.interaction_id if handle else None)
+            after = reference or (handle.interaction_id if handle else None) or target.answers
             earlier = await self._find_earlier(link, place, chunk.text, key, reference, after)
             if earlier is not None:
                 return earlier

@@ -158,7 +158,7 @@ class SqliteDatabase:
                 connections.append(writer)
                 seal = await writer.run(lambda connection: _prepare(connection, path, now(), keys))
                 for _ in range(readers):
-                    connections.append(await _connect(path, busy_timeout_s, is_reader=True))  # noqa: PERF401 - those before a failing one must be closed
+                    connections.append(await _connect(path, busy_timeout_s, is_reader=True))
         except BaseException:
             for connection in reversed(connections):
                 with contextlib.suppress(sqlite3.Error):
@@ -175,7 +175,7 @@ class SqliteDatabase:
 
         Raises: StoreUnavailable if there is no such file or the keys do not fit, StoreCorrupt, SchemaTooNew.
         """
-        if not path.exists():
+        if not path.exists():  # noqa: ASYNC240 - one look at a local folder
             raise StoreUnavailable(
                 f"there is no database at {path} yet", "Start the daemon once, or check database_url."
             )
@@ -454,12 +454,12 @@ async def _connect(path: Path, busy_timeout_s: float, *, is_reader: bool = False
         return connection
 
     connection = _Connection(connect, iter_chunk_size=64)
-    connection._thread.daemon = True  # a stuck disk must not keep the process from ending
-    connection._thread.name = f"sqlite-{'reader' if is_reader else 'writer'}"
+    connection._thread.daemon = True  # noqa: SLF001 - aiosqlite offers no other way; a stuck disk must not keep the process from ending
+    connection._thread.name = f"sqlite-{'reader' if is_reader else 'writer'}"  # noqa: SLF001 - as above
     try:
         await connection
     except BaseException:
-        await asyncio.to_thread(connection._thread.join)  # aiosqlite only asked it to end
+        await asyncio.to_thread(connection._thread.join)  # noqa: SLF001 - aiosqlite only asked it to end
         raise
     return connection
 

@@ -293,6 +293,17 @@ def test_sessions_with_work_are_those_with_queued_turns_longest_waiting_first(tx
 # crash and fence
 
 
+def test_ids_begin_at_the_present_time_and_never_go_back(tx):
+    """A new or restored database does not use ids (and so keys) that another one gave a moment ago."""
+    inbox.advance_ids(tx, NOW)
+    first = arrive(tx, incoming("one")).inbox_id
+    inbox.advance_ids(tx, NOW - 60_000)
+    second = arrive(tx, incoming("two", message_id="2", dedupe_id="2")).inbox_id
+    inbox.advance_ids(tx, NOW + 60_000)
+    third = arrive(tx, incoming("three", message_id="3", dedupe_id="3")).inbox_id
+    assert NOW < first < second <= NOW + 60_000 < third
+
+
 def test_recovery_puts_running_turns_back_in_their_place(tx):
     """After a crash what ran is queued again, at the head of its lane, with its steps; only `attempts` and `epoch` grew."""
     first = arrive(tx)

@@ -179,6 +179,10 @@ WITHOUT_SCOPE: Mapping[str, str] = {
     "search.has_pending": "the same; gives yes or no",
     "semantic.pending": "texts for the encoder on this machine, which makes numbers of them",
     "semantic.save": "keeps those numbers; gives how many",
+    "retention.list_people": "whom the bot has met, with numbers, for the operator",
+    "retention.outdated": "ids of sessions with messages past their time",
+    "retention.forget_before": "removes those messages; gives a number",
+    "retention.empty_turns": "removes turns of a session; gives numbers",
     # by the key that the gateway makes of who wrote where
     "lifecycle.resolve": "makes the key from the very message and person it is for",
     "lifecycle.find_live": "by a key, which only its person's or channel's messages lead to",
@@ -188,6 +192,10 @@ WITHOUT_SCOPE: Mapping[str, str] = {
     "inbox.claim": "a lane's own turn, by the session's id from the store itself",
     "inbox.conversation_until": "part of `claim`",
     "inbox.mark_noticed": "a turn's own place, by the turn's id",
+    "summaries.plan": "a session's own messages, for the summary that stays in it",
+    "summaries.plan_again": "the same, to make them anew",
+    "summaries.stretch": "the same, piece by piece",
+    "summaries.store": "puts them back into that very session",
     # changes of a session that the caller has found through a scope
     "contents.merge_metadata": "gives what it changed",
 }

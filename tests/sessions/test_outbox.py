@@ -40,14 +40,14 @@ def claim(tx) -> Claim:
 # adding
 
 
-def test_chunks_wait_in_order_and_only_the_first_refers_to_the_question(tx):
-    """A reply's chunks go out in their order, replies of a channel in the order they were made."""
+def test_chunks_wait_in_order_and_each_knows_its_question(tx):
+    """A reply's chunks go out in their order, replies of a channel in the order they were made; every one names the question."""
     address = reply(tx, "one", "two", message=incoming(thread="7", reply_handle={"t": 1}))
     reply(tx, "three")
     reply(tx, "elsewhere", message=incoming(channel="chat-2"))
     chunks = outbox.waiting(tx, ACCOUNT, CHANNEL)
     assert [chunk.body for chunk in chunks] == [body("one"), body("two"), body("three")]
-    assert [chunk.address.reply_to for chunk in chunks][:2] == [address.reply_to, None]
+    assert [chunk.address.reply_to for chunk in chunks][:2] == [address.reply_to] * 2
     first = chunks[0]
     assert (first.state, first.attempts, first.is_final, first.kind, first.part) == (
         "ready",
