@@ -104,7 +104,7 @@ def fill(tx, first: int, count: int, turns: int) -> None:
 
 def new_folder() -> Path:
     """In memory where there is such a place."""
-    memory = Path("/dev/shm")  # noqa: S108 - mkdtemp makes the name
+    memory = Path("/dev/shm")
     return Path(tempfile.mkdtemp(prefix="palaver-transfer-", dir=memory if memory.is_dir() else None))
 
 

@@ -82,7 +82,7 @@ async def open_beside(settings: Settings) -> Database:
 
 def encryption_keys(settings: Settings) -> list[str]:
     """What the database is encrypted with, the key for new values first. Raises: StoreUnavailable for what is no key."""
-    return read_keys([key.get_secret_value() for key in settings.store.encryption_keys])
+    return read_keys([key.get_secret_value() for key in settings.store.encryption_keys or ()])
 
 
 class App:

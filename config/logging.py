@@ -121,6 +121,7 @@ def configure(settings: LogSettings, *, to_terminal_chat: bool = False) -> str:
     own, root = logging.getLogger(OWN_LOGGER), logging.getLogger()
     own.handlers, own.propagate = [handler], False
     own.setLevel(logging.DEBUG)
+    handler.setLevel(level)  # a library's logger with a level of its own does not ask the root's
     root.addHandler(handler)
     root.setLevel(max(level, logging.WARNING))
     logging.captureWarnings(capture=True)

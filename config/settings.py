@@ -167,6 +167,23 @@ class RetentionSettings(Section):
     )
 
 
+class ChannelContextSettings(Section):
+    """How much the model sees in one channel."""
+
+    tokens: int | None = Field(None, gt=200, description="Most tokens that the model sees in this channel.")
+
+
+class AccountContextSettings(Section):
+    """How much the model sees in the sessions of an account."""
+
+    tokens: int | None = Field(
+        None, gt=200, description="Most tokens that the model sees; unset takes agent.context_tokens."
+    )
+    channels: dict[str, ChannelContextSettings] = Field(
+        default_factory=dict, description="The same for single channels, by channel id."
+    )
+
+
 class AccountSettings(Section):
     """One configured bot. Which keys matter depends on the platform; the others keep their defaults."""
 
@@ -217,12 +234,7 @@ class AccountSettings(Section):
     channel_scopes: dict[str, ScopeSettings] = Field(
         default_factory=dict, description="Session scope of single channels, by channel id."
     )
-    context_tokens: int | None = Field(
-        None, gt=200, description="Most tokens that the model sees here; unset takes agent.context_tokens."
-    )
-    channel_context_tokens: dict[str, Annotated[int, Field(gt=200)]] = Field(
-        default_factory=dict, description="The same for single channels, by channel id."
-    )
+    context: AccountContextSettings = Field(default_factory=AccountContextSettings)
     retention: RetentionSettings | None = Field(
         None, description="How long messages of this account are kept, instead of sessions.keep_messages."
     )
@@ -385,8 +397,8 @@ class StoreSettings(Section):
 
     readers: int = Field(2, gt=0, le=32, description="SQLite connections for reading beside the one writer.")
     busy_timeout_s: Seconds = Field(5, description="Wait for a lock held by another program.")
-    encryption_keys: tuple[SecretStr, ...] = Field(
-        (),
+    encryption_keys: tuple[SecretStr, ...] | None = Field(
+        None,
         description="Keys that what people say is encrypted with in the database: the first one encrypts, all decrypt. Each is a key "
         "as `palaver keys new` makes it, or file: and the path of a file with one in each line.",
     )

@@ -287,8 +287,9 @@ class _Composer:
                 self._cut(number, allowed, end_share=0.9)
             room -= self._costs[number]
         if self._costs[last] > room:
-            self._is_cut = self._messages[last].role == "user"
+            whole = self._messages[last].content
             self._cut(last, max(room, self._of_message(_LEAST_MESSAGE)), end_share=0.3)
+            self._is_cut = self._messages[last].role == "user" and self._messages[last].content != whole
 
     def _cut(self, number: int, cost: int, *, end_share: float) -> None:
         allowed = max(_LEAST_MESSAGE, self._own(cost) - tokens.PER_MESSAGE)

@@ -155,11 +155,15 @@ class _Erasure:
         """Their words in sessions that others share, found by a look through all rows, a stretch at a time."""
         tx = self._tx
         after = int(self._row["after"])
-        upto = {**self.person, "after": after, "upto": after + _SPAN}
+        stretch = tx.row(
+            f"SELECT MAX(id) AS last, COUNT(*) AS n FROM (SELECT id FROM {table} WHERE id > :after ORDER BY id LIMIT :span) AS x",
+            {"after": after, "span": _SPAN},
+        )
+        last = int(stretch["last"] or after) if stretch is not None else after
         columns = "id, session_id, turn_id" if table == "inbox" else "id, session_id, position"
         found = tx.rows(
             f"SELECT {columns} FROM {table} WHERE id > :after AND id <= :upto AND person_id = :person ORDER BY id LIMIT {_SLICE}",
-            upto,
+            {**self.person, "after": after, "upto": last},
         )
         if table == "messages":
             by_session: dict[SessionId, list[int]] = {}
@@ -172,10 +176,8 @@ class _Erasure:
                 self._empty_arrived(row)
         if len(found) == _SLICE:
             self.go_on(table, int(found[-1]["id"]))
-            return
-        last = tx.row(f"SELECT MAX(id) AS last FROM {table}")
-        if last is not None and (last["last"] or 0) > after + _SPAN:
-            self.go_on(table, after + _SPAN)
+        elif last > after:
+            self.go_on(table, last)
         else:
             self.go_on("messages" if table == "inbox" else "rest")
 

@@ -41,7 +41,8 @@ def limit_of(
     of_account = settings.accounts.get(account.partition(".")[2])
     limit = window.own_tokens
     if limit is None and of_account is not None:
-        limit = of_account.channel_context_tokens.get(channel, of_account.context_tokens)
+        of_channel = of_account.context.channels.get(channel)
+        limit = (of_channel and of_channel.tokens) or of_account.context.tokens
     if limit is None:
         limit = settings.agent.context_tokens
     if window.learned_tokens is not None and agent in (None, window.learned_for):

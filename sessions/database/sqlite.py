@@ -17,6 +17,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar
 
@@ -26,6 +27,7 @@ import structlog
 from sessions.database import migrate
 from sessions.database.base import Parameters, Row, Seal, Transaction
 from sessions.database.pages import wipe_unused
+from sessions.database.parameters import numbered
 from sessions.database.values import storable
 from sessions.errors import StoreCorrupt, StoreError, StoreUnavailable
 from sessions.sealing import PLAIN, opener
@@ -77,11 +79,13 @@ class SqliteTransaction:
         return rows if self._open is None else [self._open(row) for row in rows]
 
     def execute_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
+        statement, names = numbered(sql)
+        # By place: finding a dozen values by their names costs as much as storing the row.
+        pick = itemgetter(*names)
+        values = map(pick, parameters) if len(names) > 1 else ((pick(one),) for one in parameters)
         try:
-            self._connection.executemany(sql, parameters)
-        except (
-            UnicodeEncodeError
-        ):  # those before the half character stand, so each is run by itself from the first
+            self._connection.executemany(statement.replace("$", "?"), values)
+        except UnicodeEncodeError:  # those before it stand, so this cannot be mended and tried again
             raise ValueError("a text holds half a character") from None
 
     def _run(self, sql: str, parameters: Parameters) -> sqlite3.Cursor:
@@ -180,6 +184,7 @@ class SqliteDatabase:
                 f"there is no database at {path} yet", "Start the daemon once, or check database_url."
             )
         with _translated(path):
+            await asyncio.to_thread(_settle, path, busy_timeout_s)
             reader = await _connect(path, busy_timeout_s, is_reader=True)
             try:
                 await reader.run(lambda connection: _check_foreign(connection, path))
@@ -507,6 +512,23 @@ def _find_or_begin_seal(connection: sqlite3.Connection, keys: Sequence[str], now
         if connection.in_transaction:
             connection.execute("ROLLBACK")
     return seal
+
+
+def _settle(path: Path, busy_timeout_s: float) -> None:
+    """Let SQLite undo what a killed process left half written, which a connection for reading may not; if there is such a thing."""
+    uri = path.absolute().as_uri()
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=busy_timeout_s)
+        ) as looking:
+            looking.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorname not in ("SQLITE_READONLY_ROLLBACK", "SQLITE_READONLY_RECOVERY"):
+            raise
+        with contextlib.closing(
+            sqlite3.connect(f"{uri}?mode=rw", uri=True, timeout=busy_timeout_s)
+        ) as mending:
+            mending.execute("SELECT 1 FROM sqlite_master").fetchone()
 
 
 def _check_foreign(connection: sqlite3.Connection, path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.base import IntakeClosed
 from adapters.errors import Rejected
 from adapters.messages import Chunk, Target
 from adapters.settling import Settling
@@ -150,6 +151,29 @@ async def test_the_next_line_waits_for_the_answer(script):
     run.cancel()
     await asyncio.wait({run})
     assert intake.texts == ["first", "second"]
+
+
+async def test_a_message_taken_in_twice_waits_for_its_answer(script):
+    """Handed over again after a try that was stored all the same, a line still waits until it is answered."""
+
+    class Forgetful(RecordingIntake):
+        async def deliver(self, message):
+            receipt = await super().deliver(message)
+            if receipt.outcome == "accepted":
+                raise IntakeClosed("the store did not say whether it was written", retry_after_s=0.01)
+            return receipt
+
+    intake = Forgetful()
+    run = asyncio.create_task(script.adapter.run(intake))
+    first = await script.say("first")
+    await script.say("second")
+    await intake.wait_until(lambda: len(intake.duplicates) == 1)
+    await asyncio.sleep(0.1)
+    assert intake.texts == ["first"]
+    script.adapter.settled(first)
+    await intake.wait_for(2)
+    run.cancel()
+    await asyncio.wait({run})
 
 
 async def test_a_settling_before_deliver_returned_counts():

@@ -1,6 +1,8 @@
 """The composition root: what starts, what a fault takes down, and how it all ends."""
 
 import asyncio
+import threading
+import time
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -8,12 +10,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from adapters.memory import MemoryAdapter
+from bot.agents.llm import loading
 from bot.app import TERMINAL, App, accounts_of, check, make_agent, open_database, serve, sqlite_path
 from bot.catalogue import CatalogueError
 from bot.web.app import PortTaken
 from config.errors import ConfigError
 from config.names import AccountId
 from config.settings import AccountSettings, Settings
+from sessions import inbox, quarantine
 from sessions.errors import StoreUnavailable
 
 ACCOUNT = AccountId("memory.main")
@@ -243,6 +247,22 @@ async def test_the_clean_up_goes_on(tmp_path):
             await until(is_gone)
 
 
+async def test_the_clean_up_removes_old_quarantined_updates(tmp_path):
+    """What nobody could read is gone after a month, what came since stays."""
+    async with daemon(tmp_path, sessions={"cleanup_interval": "30ms"}) as app:
+        for age_ms in (quarantine.KEPT_MS + 1000, 1000):
+            await app.database.write(
+                lambda tx, at=time.time() * 1000 - age_ms: inbox.quarantine(tx, ACCOUNT, b"?", "x", int(at))
+            )
+
+        async def is_one_left():
+            return len(await app.database.read(quarantine.latest)) == 1
+
+        await until(is_one_left)
+        await asyncio.sleep(0.1)
+        assert await is_one_left()
+
+
 async def test_never_deleting_keeps_the_sessions(tmp_path):
     """delete_after = "never" archives and keeps."""
     sections = {
@@ -332,6 +352,46 @@ def test_a_model_that_cannot_be_had_is_a_mistake_of_the_configuration(tmp_path, 
     settings = make_settings(tmp_path, agent={"kind": "llm", "model": "openai:gpt-x"})
     with pytest.raises(ConfigError, match=r"agent\.api_key"):
         make_agent(settings, None)
+
+
+async def test_a_start_does_not_wait_for_the_model_libraries(tmp_path, monkeypatch):
+    """They are loaded beside a daemon that is ready already, and a stop meanwhile does not wait for them."""
+    released = threading.Event()
+    asked = []
+
+    def slow(api):
+        asked.append(api)
+        released.wait(20)
+
+    monkeypatch.setattr(loading, "_import", slow)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
+    try:
+        async with daemon(tmp_path, agent={"kind": "llm", "model": "openai:gpt-a"}) as app:
+            await until(lambda: _is_ready(app))
+            assert asked == ["responses"]
+            assert app.agent_name() == "openai:gpt-a"
+        assert not released.is_set()
+    finally:
+        released.set()
+
+
+async def test_libraries_that_cannot_be_loaded_are_logged_once(tmp_path, monkeypatch):
+    """A broken installation does not end the daemon; it is in the log at the start."""
+
+    def broken(_api):
+        raise ModuleNotFoundError("No module named 'pydantic_ai'")
+
+    monkeypatch.setattr(loading, "_import", broken)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
+    with capture_logs() as logs:
+        async with daemon(tmp_path, agent={"kind": "llm", "model": "openai:gpt-a"}) as app:
+            await until(lambda: _is_ready(app))
+            assert "could not" not in (await app.adapters[ACCOUNT].ask("/whoami"))[0]
+    assert [entry["event"] for entry in logs].count("agent.loading_failed") == 1
+
+
+async def _is_ready(app):
+    return (await ready(app))[0] == 200
 
 
 def test_a_personas_model_takes_the_place_of_the_general_one(tmp_path, monkeypatch):

@@ -64,7 +64,7 @@ async def test_a_long_reply_goes_out_in_order_with_a_receipt_for_each_piece(buil
         shown = house.room.shown("ada")
         assert [row["platform_message_id"] for row in rows] == [message.message_id for message in shown]
         assert [message.target.reply_to is None for message in shown] == [False] + [True] * (len(rows) - 1)
-        assert [sent.key for sent in house.room.sent] == [f"1-a-{part}" for part in range(len(rows))]
+        assert [sent.key for sent in house.room.sent] == [row["key"] for row in rows]
 
 
 async def test_channels_do_not_wait_for_each_other(build):
@@ -202,7 +202,8 @@ async def test_an_answer_that_was_lost_shows_one_message_on_an_idempotent_platfo
     async with house.running():
         house.room.lose_next_answer()
         assert await house.adapter.ask("go", timeout_s=10) == ["echo: go"]
-        assert [sent.key for sent in house.room.sent] == ["1-a-0", "1-a-0"]
+        first, second = (sent.key for sent in house.room.sent)
+        assert first == second
         assert [sent.is_repeat for sent in house.room.sent] == [False, True]
         assert (await outbox(house))[0]["repeats"] == 0
 

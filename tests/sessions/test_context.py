@@ -216,8 +216,7 @@ def test_the_limit_nearest_to_the_session_counts(tx):
             "accounts": {
                 "main": {
                     "platform": "telegram",
-                    "context_tokens": 3000,
-                    "channel_context_tokens": {"chat-9": 2000},
+                    "context": {"tokens": 3000, "channels": {"chat-9": {"tokens": 2000}}},
                 },
                 "other": {"platform": "telegram"},
             },

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot import retention as daemon_side
+from bot.upkeep import Upkeep
 from config.names import AccountId, ChannelId
 from config.settings import Settings
 from sessions import inbox, invariants, lifecycle, outbox, retention, search, statistics, summaries
@@ -372,3 +373,19 @@ async def test_an_export_after_an_erasure_has_nothing_of_them(store):
     assert b"zanzibar" not in await exported(store)
     live = await store.read(lambda tx: lifecycle.list_sessions(tx, OperatorScope()))
     assert all(one.person_id is None or one.person_id for one in live)
+
+
+async def test_the_daemons_background_work_forgets_at_once(tmp_path):
+    """A round of upkeep after `/forget me` removes the person, and the round that can empties file and log of their words."""
+    database = await SqliteDatabase.open(tmp_path / "palaver.db")
+    try:
+        await database.write(lambda tx: talk(tx, seed=7, turns=30, people=["ada", "zanzibar"]))
+        upkeep = Upkeep(database, now=lambda: NOW)
+        await upkeep.work()
+        person_id = await person_named(database, "zanzibar")
+        await database.write(lambda tx: retention.request_erase(tx, person_id, NOW))
+        await upkeep.work()
+        assert holds(tmp_path, "name of zanzibar", "word of zanzibar") == {}
+        assert await database.read(lambda tx: retention.erasures_due(tx, NOW)) == 0
+    finally:
+        await database.close()

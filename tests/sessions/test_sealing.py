@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sessions import contents, inbox, lifecycle, outbox, sealing, search
+from sessions.database import migrate
 from sessions.database.base import Database
 from sessions.database.postgres import PostgresDatabase
 from sessions.database.sqlite import SqliteDatabase
@@ -262,3 +263,26 @@ def test_keys_come_from_the_setting_or_a_file(tmp_path):
         with pytest.raises(StoreUnavailable, match="entry 2") as refusal:
             sealing.read_keys([KEYS[0], wrong])
         assert KEYS[0] not in refusal.value.reason
+
+
+def test_a_database_from_before_gets_the_tables_and_stays_plain(oldest):
+    """The migration applies to a store of the first version with conversations in it, and asks for no key."""
+    oldest.execute(
+        "INSERT INTO persons (id, display_name, created_at, last_seen_at) VALUES ('P', 'Ada', 1, 1)"
+    )
+    oldest.execute(
+        "INSERT INTO sessions (id, key, scope, platform, account, channel, person_id, status, title, created_at,"
+        " last_activity_at) VALUES ('S', 'k', 'person', 'telegram', 'telegram.main', 'c', 'P', 'active', 'T', 1, 1)"
+    )
+    oldest.execute(
+        "INSERT INTO messages (session_id, position, part, role, content, created_at)"
+        " VALUES ('S', 1, 0, 'user', 'old words', 1)"
+    )
+    for migration in migrate.migrations()[1:]:
+        migrate.apply(oldest, migration, NOW)
+    assert sealing.find(oldest, []) is sealing.PLAIN
+    assert sealing.begin(oldest, KEYS[:1], NOW).is_on
+    row = oldest.row("SELECT content, is_sealed FROM messages")
+    assert dict(row) == {"content": "old words", "is_sealed": 0}
+    for table in ("audit", "erasures"):
+        assert made.count(oldest, table) == 0

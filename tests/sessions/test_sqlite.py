@@ -167,6 +167,37 @@ async def test_a_reader_beside_a_living_owner(tmp_path):
     await beside.close()
 
 
+async def test_a_reader_mends_what_a_killed_process_left_half_written(tmp_path):
+    """A journal that must be rolled back first, as a kill while a restored file was set up leaves it, does not stop a reader."""
+    path, copy = tmp_path / "palaver.db", tmp_path / "copy.db"
+    async with opened(path) as database:
+        await database.write(lambda tx: put(tx, "kept"))
+    half = sqlite3.connect(path, isolation_level=None)
+    half.execute("PRAGMA journal_mode = DELETE")
+    half.execute(
+        "PRAGMA cache_size = 5"
+    )  # so that changed pages and the journal reach the disk before any commit
+    half.execute("BEGIN IMMEDIATE")
+    half.execute("UPDATE cursors SET name = 'half'")
+    half.executemany(
+        "INSERT INTO cursors (account, name, value, updated_at) VALUES ('a', ?, ?, 0)",
+        ((f"half-{number}", "x" * 500) for number in range(500)),
+    )
+    shutil.copy(path, copy)
+    shutil.copy(f"{path}-journal", f"{copy}-journal")
+    half.close()
+    with (
+        contextlib.closing(sqlite3.connect(f"{copy.as_uri()}?mode=ro", uri=True)) as reader,
+        pytest.raises(sqlite3.OperationalError, match="readonly"),
+    ):
+        reader.execute("SELECT 1 FROM cursors")
+    beside = await SqliteDatabase.open_beside(copy)
+    try:
+        assert await beside.read(names) == {"kept"}
+    finally:
+        await beside.close()
+
+
 async def test_a_reader_beside_needs_a_database_of_the_right_age(tmp_path, monkeypatch):
     """`open_beside` makes no file, and neither reads an older schema nor a newer one."""
     path = tmp_path / "palaver.db"

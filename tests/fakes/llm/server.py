@@ -162,7 +162,7 @@ class FakeLlm:
         return await self._serve(request, MessagesWire(body), body)
 
     async def _handle_models(self, request: web.Request) -> web.Response:
-        key = request.headers.get("x-api-key") or request.headers.get("authorization", "")
+        key = request.headers.get("x-api-key", request.headers.get("authorization", ""))
         if self.key is not None and key.removeprefix("Bearer ") != self.key:
             return web.json_response({"error": {"message": "Incorrect API key provided."}}, status=401)
         return web.json_response({"object": "list", "data": [{"id": "fake-model", "object": "model"}]})
