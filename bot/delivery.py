@@ -213,7 +213,12 @@ class Delivery:
         waited_ms = round(1000 * await self._governor.acquire(account, channel, chunk.address.channel_kind))
         needs_mark = not adapter.capabilities.is_idempotent or adapter.capabilities.forgets_keys
         if needs_mark and chunk.platform_message_id is None and chunk.state != "sending":
-            await self._durably(lambda: self._database.write(lambda tx: outbox.begin(tx, chunk.id)))
+            await self._mark_begun(chunk)
+            if self._governor.held_s(account, channel) > 0:
+                # The platform asked for quiet while the mark was written: nothing went out, so the mark comes off again.
+                self._governor.unused(account)
+                await self._put_off(chunk, self._now(), "held before it went out", waited_ms, counts=False)
+                return False
         try:
             async with asyncio.timeout(_SEND_TIMEOUT_S):
                 message_id = await self._put_out(adapter, chunk, is_repeat=is_repeat)
@@ -237,6 +242,15 @@ class Delivery:
         is_shown_twice = is_repeat and not adapter.capabilities.is_idempotent
         await self._mark_sent(chunk, message_id, waited_ms, was_repeat=is_shown_twice)
         return True
+
+    async def _mark_begun(self, chunk: OutgoingChunk) -> None:
+        try:
+            await self._durably(lambda: self._database.write(lambda tx: outbox.begin(tx, chunk.id)))
+        except BaseException:
+            self._governor.unused(
+                chunk.address.account
+            )  # or a probe that never went out would keep all others waiting
+            raise
 
     async def _put_out(self, adapter: Adapter, chunk: OutgoingChunk, *, is_repeat: bool) -> PlatformMessageId:
         target = target_of(chunk.address, chunk.part)

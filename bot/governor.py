@@ -112,6 +112,13 @@ class Governor:
             state.is_probing = False
             self._wake(state)
 
+    def unused(self, account: AccountId) -> None:
+        """A call that `acquire` let through was not made after all: if it was the probe, another may take its place."""
+        state = self._accounts[account]
+        if state.is_probing:
+            state.is_probing = False
+            self._wake(state)
+
     def is_down(self, account: AccountId) -> bool:
         return self._accounts[account].failures > 0
 

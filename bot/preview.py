@@ -155,10 +155,10 @@ class Preview:
                 return
             chunk = chunks[0]
             self._edited_at = time.monotonic()
-            if self._message_id is None:
-                await self._send_first(chunk)
-            else:
+            if self._message_id is not None:
                 await self._adapter.edit(self._target, self._message_id, chunk)
+            elif not await self._send_first(chunk):
+                return
             self._shown = chunk
         except RateLimited as error:
             await self._hold(error)
@@ -167,7 +167,9 @@ class Preview:
             self._is_shown = False
             log.info("preview.given_up", account=address.account, reason=type(error).__name__)
 
-    async def _send_first(self, chunk: Chunk) -> None:
+    async def _send_first(self, chunk: Chunk) -> bool:
+        """Bring the preview onto the screen. False if it may not stand there now."""
+        account, channel = self._claim.address.account, self._claim.address.channel
         body = {"text": chunk.text, "markup": chunk.markup}
         self.is_begun = True
         row = await self._database.write(
@@ -177,12 +179,20 @@ class Preview:
             row is None
         ):  # an earlier run of this turn left a send of unknown outcome: the final reply settles that
             self._is_shown = False
-            return
+            return False
         chunk_id, known = row
+        if self._governor.held_s(account, channel) > 0:  # asked for quiet while the mark was written
+            if known is None:
+                await self._database.write(
+                    lambda tx: outbox.put_off(tx, chunk_id, 0, "held before it went out", counts=False)
+                )
+            if self._showing_timer is None:
+                self._show_in(_TRY_AGAIN_S)
+            return False
         if known is not None:
             self._message_id = known
             await self._adapter.edit(self._target, known, chunk)
-            return
+            return True
         try:
             sent = await self._adapter.send(
                 self._target, chunk, outbox.chunk_key(self._claim.address.inbox_id, "answer", 0)
@@ -199,6 +209,7 @@ class Preview:
         self._message_id = sent
         with contextlib.suppress(StoreError):
             await self._database.write(lambda tx: outbox.mark_sent(tx, chunk_id, sent, self._now()))
+        return True
 
     async def _hold(self, error: RateLimited) -> None:
         """Keep quiet for as long as the platform asks, over a restart as well."""

@@ -11,6 +11,7 @@ from adapters.errors import MessageGone, Moved, RateLimited, Rejected, Uncertain
 from adapters.memory import MemoryAdapter, Room
 from adapters.memory.adapter import CAPABILITIES, REPEAT_MARK
 from bot.agents.scripted import ScriptedAgent
+from sessions import outbox as outbox_module
 from tests.bot.house import ACCOUNT, LIKE_TELEGRAM, GatedAgent, MovingClock
 
 SHORT = replace(CAPABILITIES, max_text=100)
@@ -167,6 +168,55 @@ async def test_a_wait_is_kept_over_a_restart(build, scope):
         assert all(at - asked >= 1.15 for _, _, _, at in room.calls[1:])
         assert len(room.calls) == 3
     assert house.shown() == ["echo: one", "echo: two"]
+
+
+class SlowMarks:
+    """A store in which the mark before the next send becomes durable only when the test lets it."""
+
+    def __init__(self, house, monkeypatch, mark):
+        self.is_armed = False
+        self.marked, self.release = asyncio.Event(), asyncio.Event()
+        real, write, seen = getattr(outbox_module, mark), house.database.write, []
+
+        def noticed(*arguments, **named):
+            seen.append(mark)
+            return real(*arguments, **named)
+
+        async def slow(work):
+            seen.clear()
+            result = await write(work)
+            if seen and self.is_armed:
+                self.is_armed = False
+                self.marked.set()
+                await self.release.wait()
+            return result
+
+        monkeypatch.setattr(outbox_module, mark, noticed)
+        monkeypatch.setattr(house.database, "write", slow)
+
+
+async def test_a_wait_asked_for_while_a_send_was_prepared_is_kept_too(build, monkeypatch):
+    """What the pace let through just before the platform asked for quiet does not go out inside the penalty, nor as a repeat."""
+    room = Platform(is_idempotent=False)
+    house = build(room=room, capabilities=LIKE_TELEGRAM)
+    async with house.running():
+        marks = SlowMarks(house, monkeypatch, "begin")
+
+        async def refuse():
+            await marks.marked.wait()
+            raise RateLimited(ACCOUNT, "slow down", 0.6, "account")
+
+        room.sends.append(refuse)
+        await house.deliver("one")
+        await house.until(lambda: room.calls)
+        marks.is_armed = True
+        await house.deliver("two", person="bob")
+        await house.until(lambda: house.governor.held_s(ACCOUNT, "bob") > 0)
+        held_until = time.monotonic() + house.governor.held_s(ACCOUNT, "bob")
+        marks.release.set()
+        await house.until_quiet()
+        assert [at >= held_until - 0.01 for _, channel, _, at in room.calls[1:]] == [True, True]
+    assert house.shown("bob") == ["echo: two"]
 
 
 # the platform is not reached

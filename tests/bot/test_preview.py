@@ -14,7 +14,7 @@ from adapters.messages import Chunk
 from bot.agents.base import AgentError, ToolRequest
 from bot.agents.scripted import Delay
 from tests.bot.house import ACCOUNT, LIKE_TELEGRAM
-from tests.bot.test_delivery import Platform
+from tests.bot.test_delivery import Platform, SlowMarks
 
 GROWING = {"preview": True, "preview_after_s": 0.05}
 PIECES = [item for n in range(8) for item in (f"piece {n} ", Delay(0.1))]
@@ -82,6 +82,23 @@ async def test_a_slow_answer_appears_and_grows(build):
     assert [len(text) for text in texts] == sorted(len(text) for text in texts)
     assert room.calls[0][0] == "send"
     assert {call[0] for call in room.calls[1:]} == {"edit"}
+
+
+async def test_a_preview_does_not_begin_inside_a_penalty(build, monkeypatch):
+    """Asked for quiet while its row was written, the preview waits like everybody else, and is one message in the end."""
+    room = Watched(is_idempotent=False)
+    house = build(script=PIECES, room=room, delivery=GROWING, capabilities=LIKE_TELEGRAM)
+    async with house.running():
+        marks = SlowMarks(house, monkeypatch, "open_preview")
+        marks.is_armed = True
+        await house.deliver("go")
+        await marks.marked.wait()
+        house.governor.hold(ACCOUNT, None, 0.4)
+        held_until = asyncio.get_running_loop().time() + 0.4
+        marks.release.set()
+        await house.until_quiet()
+        assert room.calls[0][3] >= held_until - 0.01
+    assert house.shown() == [WHOLE]
 
 
 async def test_edits_are_throttled(build):
