@@ -5,15 +5,21 @@ its live events wait behind the messages of the gap, those of other channels do 
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from adapters.discord.inbound import sent_at_ms
 
 MAX_WAITING = 10_000
 """Events kept in memory while nothing can be stored; past that, messages are read from history later instead."""
 
 MAX_HELD = 2_000
 """Live events kept for all held channels together; past that, messages are read from history instead."""
+
+FARTHEST_AHEAD_MS = 366 * 24 * 3600 * 1000
+"""How far an id may be ahead of our clock. A clock that is more wrong than that would let no certificate pass either."""
 
 EventKind = Literal["message", "edit", "interaction", "met", "spoiled"]
 KINDS: dict[str, EventKind] = {
@@ -39,18 +45,26 @@ class Event:
 
 
 def read_event(name: str, data: Any) -> Event:
-    """The event with the few facts that its order depends on; spoiled if it lacks them."""
+    """The event with the few facts that its order depends on; spoiled if it lacks them, or if they cannot be."""
     try:
         guild = data.get("guild_id")
         return Event(
             KINDS[name],
             str(int(data["channel_id"])),
-            int(data["id"]),
+            _possible(int(data["id"])),
             data,
             None if guild is None else str(int(guild)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return Event("spoiled", "", 0, {"t": name, "d": data}, reason=f"{name}: {error!r}")
+
+
+def _possible(number: int) -> int:
+    """Watermarks are ids: one out of the far future would hide everything that is said before it."""
+    if not 0 < number < 1 << 63 or sent_at_ms(number) > time.time() * 1000 + FARTHEST_AHEAD_MS:
+        msg = f"not an id of this time: {number!r:.50}"
+        raise ValueError(msg)
+    return number
 
 
 class Feed:

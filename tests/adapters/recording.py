@@ -35,6 +35,7 @@ class RecordingIntake:
     settled: Callable[[PlatformMessageId], None] | None = None
 
     def __post_init__(self) -> None:
+        self._known: set[tuple[object, ...]] = set()
         self._closed: IntakeClosed | None = None
         self._failures: list[Exception] = []
         self._open_gate = asyncio.Event()
@@ -104,11 +105,11 @@ class RecordingIntake:
     async def deliver(self, message: InboundMessage) -> Receipt:
         await self._admit()
         key = (message.account, message.channel, message.message_id, message.is_edit and message.sent_at_ms)
-        known = {(m.account, m.channel, m.message_id, m.is_edit and m.sent_at_ms) for m in self.messages}
-        if key in known:
+        if key in self._known:
             self.duplicates.append(message)
             self._changed.set()
             return Receipt("duplicate", "known id")
+        self._known.add(key)
         self.messages.append(message)
         earlier = self.channels.get((message.account, message.channel))
         watermark = message.watermark or (earlier.watermark if earlier else None)

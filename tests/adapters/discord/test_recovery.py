@@ -8,6 +8,7 @@ from adapters.base import KnownChannel
 from config.names import ChannelId
 from tests.adapters.discord.world import ACCOUNT, community, make_adapter, running, until
 from tests.adapters.recording import RecordingIntake
+from tests.fakes.discord.payloads import message_event
 
 HISTORY = "GET /channels/*/messages"
 
@@ -110,6 +111,26 @@ async def test_live_messages_wait_for_the_gap_of_their_channel():
             await asyncio.sleep(0.1)
         assert intake.texts == ["first", "elsewhere", "missed", "live"]
         assert intake.duplicates == []
+
+
+@pytest.mark.parametrize("number", [1 << 80, (1 << 63) - 1, 1 << 62])
+async def test_an_id_from_nowhere_moves_no_watermark(number):
+    """A broken message whose id lies far in the future is kept aside; what is said in its channel afterwards is not missed."""
+    async with community() as here:
+        fake = here.fake
+        intake = RecordingIntake()
+        async with running(make_adapter(fake), intake):
+            said = fake.say(here.ada, here.general, "before", mention_bot=True)
+            await intake.wait_for(1)
+            payload = message_event(fake.world, said)
+            fake.world.emit("MESSAGE_CREATE", payload | {"id": str(number), "content": "poison"})
+            fake.say(here.ada, here.general, "after", mention_bot=True)
+            await intake.wait_until(lambda: "after" in intake.texts)
+        fake.say(here.ada, here.general, "while away", mention_bot=True)
+        async with running(make_adapter(fake), intake):
+            await intake.wait_until(lambda: "while away" in intake.texts)
+        assert intake.texts == ["before", "after", "while away"]
+        assert len(intake.quarantined) == 1
 
 
 async def test_a_long_gap_is_read_page_by_page():

@@ -185,7 +185,7 @@ async def test_real_updates_are_all_understood():
 
 
 @pytest.mark.timeout(120)
-async def test_a_thousand_mutated_updates_go_through_the_loop():
+async def test_ten_thousand_mutated_updates_go_through_the_loop():
     """Over the wire every update is confirmed, what nobody understands is kept, and sound messages between arrive in order."""
     corpus = await real_updates()
     chance = random.Random(7)
@@ -197,21 +197,21 @@ async def test_a_thousand_mutated_updates_go_through_the_loop():
         adapter = make_adapter(telegram, sync_commands=False)
         async with running(adapter, intake):
             bodies = []
-            for number in range(1000):
+            for number in range(10_000):
                 update = mutated(chance.choice(corpus), corpus, chance)
                 # the id is Telegram's to give: kept, or junk that is none
                 if isinstance(update, dict) and type(update.get("update_id", "")) is int:
                     del update["update_id"]
                 telegram.inject(update)
                 bodies.append(telegram.world.pending[-1].body)
-                if number % 100 == 99:
+                if number % 1000 == 999:
                     telegram.say(ada, chat, f"sound {number}")
-            await intake.wait_until(lambda: "sound 999" in intake.texts, timeout_s=60)
+            await intake.wait_until(lambda: "sound 9999" in intake.texts, timeout_s=60)
             await telegram.wait_until_confirmed(30)
             assert adapter.health().state == "hearing"
     assert [text for text in intake.texts if text.startswith("sound")] == [
-        f"sound {n}" for n in range(99, 1000, 100)
+        f"sound {n}" for n in range(999, 10_000, 1000)
     ]
     understood = [outcome(body) for body in bodies]
-    assert len(intake.quarantined) == understood.count("malformed") > 100
-    assert len(intake.messages) + len(intake.duplicates) == understood.count("message") + 10 > 100
+    assert len(intake.quarantined) == understood.count("malformed") > 1000
+    assert len(intake.messages) + len(intake.duplicates) == understood.count("message") + 10 > 1000
