@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import contextlib
 import random
+import re
 import signal
 import sqlite3
 import sys
@@ -155,11 +156,11 @@ class Survey:
         )
 
     async def work(
-        self, adapter: str, nursery: Nursery, folder: Path, *, until_first: bool, timeout_s: float
+        self, adapter: str, nursery: Nursery, folder: Path, *, until: re.Pattern[str] | None, timeout_s: float
     ) -> None:
-        """One lane: take points until none is left."""
+        """One lane: take points until none is left, or a violation was found that one was looking for."""
         async with PEOPLE[adapter]() as people:
-            while self.points and not (until_first and self.violations):
+            while self.points and not (until is not None and any(map(until.search, self.violations))):
                 side, number = self.points.pop(0)
                 if isinstance(people, MemoryPeople):
                     await people.remote("forget")
@@ -183,13 +184,16 @@ async def survey(
     *,
     tree: Path = PROJECT,
     every: int = 1,
-    until_first: bool = False,
+    until: re.Pattern[str] | None = None,
     timeout_s: float = 20,
 ) -> Survey:
-    """Play the scenario once to count its commits, then once for each crash point. `tree` is the program's source."""
+    """Play the scenario once to count its commits, then once for each crash point. `tree` is the program's source.
+
+    Raises: AssertionError if it does not work even without a crash.
+    """
     with Nursery(folder, tree) as nursery:
         async with PEOPLE[adapter]() as people:
-            whole = await Scenario(people, nursery, folder / "whole").play()
+            whole = await Scenario(people, nursery, folder / "whole", timeout_s=timeout_s).play()
         if whole.crashed or whole.violations:
             raise AssertionError(f"it does not work even without a crash: {whole.violations}")
         # How operations share a commit is a matter of timing, so some runs have a few more.
@@ -197,9 +201,7 @@ async def survey(
         result = Survey(whole.commits, [(side, number) for number in numbers for side in ("after", "before")])
         async with asyncio.TaskGroup() as lanes:
             for _ in range(LANES):
-                lanes.create_task(
-                    result.work(adapter, nursery, folder, until_first=until_first, timeout_s=timeout_s)
-                )
+                lanes.create_task(result.work(adapter, nursery, folder, until=until, timeout_s=timeout_s))
     return result
 
 

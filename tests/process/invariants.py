@@ -114,7 +114,10 @@ def check(
     statuses: Sequence[str] = ("completed",),
     excused: Sequence[str] = (),
 ) -> Findings:
-    """All invariants at once; `excused` names alarms in the log that the test's own fault causes."""
+    """All invariants at once; `excused` names alarms in the log that the test's own fault causes.
+
+    A turn that did not complete (where `statuses` allows that) must have shown its reference, as others their marker.
+    """
     findings = Findings(messages=len(said))
     _check_file(database, findings)
     _check_books(database, account, said, findings, statuses)
@@ -176,7 +179,7 @@ def _check_books(
         turn = turn_of[row["id"]]
         if turn["status"] not in statuses:
             findings.other.append(f"#{one.number}: its turn is {turn['status']} ({turn['error_ref']})")
-        if calls[turn["id"]] != one.tool_calls:
+        if turn["status"] == "completed" and calls[turn["id"]] != one.tool_calls:
             findings.twice.append(f"#{one.number}: {calls[turn['id']]} tool calls, not {one.tool_calls}")
     for channel, ids in accepted_at.items():
         if ids != sorted(ids):
@@ -237,7 +240,15 @@ def _check_screen(
     findings: Findings,
 ) -> None:
     order = {one.number: place for place, one in enumerate(said)}
+    references = _references(database, account, channel, said)
     pieces = {1: _MARKER, 2: _TAIL}
+
+    def told(text: str, *patterns: re.Pattern[str]) -> list[int]:
+        """Whose reply this text is (a part of)."""
+        found = [int(number) for pattern in patterns for number in pattern.findall(text)]
+        found += [number for number, reference in references.items() if reference in text]
+        return [number for number in dict.fromkeys(found) if number in order]
+
     allowed = {
         row["part"]: row["repeats"]
         for row in read_rows(
@@ -250,20 +261,14 @@ def _check_screen(
     }
     repeats_here = sum(allowed.values())
     marked_here = 0
-    places = [
-        order[number]
-        for text in shown
-        for number in dict.fromkeys(int(found) for found in [*_MARKER.findall(text), *_TAIL.findall(text)])
-        if number in order
-    ]
+    places = [order[number] for text in shown for number in told(text, _MARKER, _TAIL)]
     if places != sorted(places):
         findings.disorder.append(f"{channel}: shown out of order: {_first_disorder(places, said)}")
     for part, pattern in pieces.items():
         copies: dict[int, list[str]] = {}
         for text in shown:
-            for number in dict.fromkeys(int(found) for found in pattern.findall(text)):
-                if number in order:
-                    copies.setdefault(number, []).append(text)
+            for number in told(text, pattern):
+                copies.setdefault(number, []).append(text)
         for one in said:
             if one.outcome != "turn" or (part == 2 and not one.has_tail):
                 continue
@@ -287,6 +292,19 @@ def _check_screen(
             times = sum(one.shows in text for text in shown)
             if times == 0:
                 findings.lost.append(f"#{one.number} ({one.outcome}): {one.shows!r} was never shown")
+
+
+def _references(database: Path, account: str, channel: str, said: Sequence[Said]) -> Mapping[int, str]:
+    """The reference that a failed turn's person was told, by the message's number."""
+    number_of = {one.message_id: one.number for one in said}
+    rows = read_rows(
+        database,
+        "SELECT i.message_id, t.error_ref FROM turns t JOIN inbox i ON i.id = t.inbox_id"
+        " WHERE i.account = ? AND i.channel = ? AND t.error_ref IS NOT NULL",
+        account,
+        channel,
+    )
+    return {number_of[row["message_id"]]: row["error_ref"] for row in rows if row["message_id"] in number_of}
 
 
 def _first_disorder(places: Sequence[int], said: Sequence[Said]) -> str:

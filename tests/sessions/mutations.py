@@ -225,6 +225,14 @@ def main(words: Sequence[str]) -> int:
     return 1 if unnoticed or not chosen else 0
 
 
+def broken(one: Break) -> str:
+    """The file with the break in it. Raises: ValueError if the source has changed so that it no longer fits."""
+    text = (ROOT / "sessions" / one.file).read_text(encoding="utf-8")
+    if one.old not in text:
+        raise ValueError(f"{one.name}: {one.old!r} does not stand in {one.file} any more")
+    return text.replace(one.old, one.new)
+
+
 def _noticed_by(one: Break | None) -> str:
     """The first test that fails on the broken copy (or on a whole one); empty if all pass."""
     with tempfile.TemporaryDirectory(prefix="palaver-mutation-") as name:
@@ -236,11 +244,7 @@ def _noticed_by(one: Break | None) -> str:
             else:
                 shutil.copy(source, copy / entry)
         if one is not None:
-            file = copy / "sessions" / one.file
-            text = file.read_text(encoding="utf-8")
-            if one.old not in text:
-                raise SystemExit(f"{one.name}: {one.old!r} does not stand in {one.file} any more")
-            file.write_text(text.replace(one.old, one.new), encoding="utf-8")
+            (copy / "sessions" / one.file).write_text(broken(one), encoding="utf-8")
         done = subprocess.run(
             [
                 sys.executable,
