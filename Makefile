@@ -7,7 +7,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check bench soak kill-loop lock clean
+.PHONY: help run test check bench soak kill-loop crash-points model-faults mutations lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,6 +17,7 @@ JOBS ?= 2
 # One script per claim; what they share and the package's own file are not among them.
 CLAIMS := $(sort $(filter-out __init__ measuring,$(basename $(notdir $(wildcard benchmarks/*.py)))))
 CYCLES ?= 200
+TURNS ?= 10000
 BUILD_REQUIREMENTS := requirements.txt requirements-build.txt
 CHECKED := bot adapters sessions config $(wildcard tests/fakes tests/typing)
 
@@ -35,7 +36,7 @@ HASHED := --require-hashes --no-deps
 help: ## list the targets
 	@echo 'Palaver. Targets:'
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)$$/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
-		printf '  make %-10s %s\n' "$$name" "$$text"; done
+		printf '  make %-13s%s\n' "$$name" "$$text"; done
 	@echo "ARGS='…' passes further arguments on, e.g. make run ARGS='--config palaver.toml'"
 
 run: $(VENV)/.runtime ## set up what is needed and start Palaver
@@ -58,9 +59,17 @@ soak: $(VENV)/.dev ## one long run under load and faults
 	$(BIN)/python -m tests.process.soak $(ARGS)
 
 kill-loop: $(VENV)/.dev ## kill -9 at random moments, CYCLES=200 per adapter
-	$(BIN)/python -m tests.process.kill_loop --cycles $(CYCLES) --adapter memory $(ARGS)
-	$(BIN)/python -m tests.process.kill_loop --cycles $(CYCLES) --adapter telegram $(ARGS)
-	$(BIN)/python -m tests.process.kill_loop --cycles $(CYCLES) --adapter discord $(ARGS)
+	$(BIN)/python -m tests.process.kill_loop --cycles $(CYCLES) $(ARGS)
+
+crash-points: $(VENV)/.dev ## a crash before and after every commit of a scenario, on each adapter
+	$(BIN)/python -m tests.process.crash_points $(ARGS)
+
+model-faults: $(VENV)/.dev ## TURNS=10000 turns on a model that fails three times of ten
+	$(BIN)/python -m tests.process.model_faults --turns $(TURNS) $(ARGS)
+
+mutations: $(VENV)/.dev ## break safeguards on purpose: do the tests notice?
+	$(BIN)/python -m tests.process.mutations $(ARGS)
+	$(BIN)/python -m tests.sessions.mutations $(ARGS)
 
 # All three from pyproject.toml. Pins that still fit stay; ARGS=--upgrade moves them. The runtime and build files are
 # held to the versions of the development file, because all three are installed into one environment here. hatchling

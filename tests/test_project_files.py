@@ -137,11 +137,11 @@ def test_an_interrupted_environment_is_made_again(checkout):
 
 
 def test_ci_runs_what_a_contributor_runs():
-    """.ci/run is executable, stops at the first failure, and runs checks, tests and the kill loop in that order."""
+    """.ci/run is executable, stops at the first failure, and runs checks, tests, the kill loop and all crash points in that order."""
     script = text(".ci/run")
     assert (ROOT / ".ci" / "run").stat().st_mode & stat.S_IXUSR
     assert "set -euo pipefail" in script
-    assert re.findall(r"^make (\S+)$", script, re.MULTILINE) == ["check", "test", "kill-loop"]
+    assert re.findall(r"^make (\S+)$", script, re.MULTILINE) == ["check", "test", "kill-loop", "crash-points"]
 
 
 # Requirements

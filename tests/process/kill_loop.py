@@ -1,8 +1,9 @@
-"""kill -9 at random moments while people write: `python -m tests.process.kill_loop --adapter memory --cycles 200`.
+"""kill -9 at random moments while people write: `python -m tests.process.kill_loop --cycles 200`.
 
-Messages are written all the time; the daemon is killed a moment after its start, or a moment after it is ready, and
-started again. In the end all must be answered, and the checker looks. One line of figures; on a violation the list of them and
-exit code 1. The same seed gives the same messages and pauses. Before a release: --cycles 1000 for each platform.
+Messages are written all the time; the daemon is killed a moment after its start, or a moment after it is ready, and started
+again. In the end all must be answered, and the checker looks. One line of figures for each platform; on a violation the list of
+them and exit code 1. The same seed gives the same messages and pauses. The platforms run side by side, as most of it is
+waiting; `--adapter memory` chooses one. `make kill-loop` runs 200 cycles of each; before a release: `make kill-loop CYCLES=1000`.
 """
 
 import argparse
@@ -128,7 +129,9 @@ async def _talk_on(talk: Talk, rng: random.Random, total: int, is_over: asyncio.
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--adapter", choices=sorted(PEOPLE), default="memory")
+    parser.add_argument(
+        "--adapter", choices=sorted(PEOPLE), nargs="+", default=list(PEOPLE), help="default: all of them"
+    )
     parser.add_argument("--cycles", type=int, default=200)
     parser.add_argument(
         "--seed", type=int, default=None, help="default: another one each time, printed on failure"
@@ -141,21 +144,28 @@ def main() -> int:
     arguments = parser.parse_args()
     seed = arguments.seed if arguments.seed is not None else random.randrange(1_000_000)
     with tempfile.TemporaryDirectory(prefix="palaver-kill-") as folder:
-        outcome = asyncio.run(
-            run(
-                arguments.adapter,
-                arguments.cycles,
-                arguments.keep or Path(folder),
-                seed=seed,
-                sessions=arguments.sessions,
-                messages=arguments.messages,
-                progress=lambda line: print(line, file=sys.stderr),
-            )
+        outcomes = asyncio.run(_run_all(arguments, arguments.keep or Path(folder), seed))
+    for outcome in outcomes:
+        for violation in outcome.violations:
+            print(f"  violation on {outcome.adapter} (seed {seed}): {violation}", file=sys.stderr)
+    return 1 if any(outcome.violations for outcome in outcomes) else 0
+
+
+async def _run_all(arguments: argparse.Namespace, folder: Path, seed: int) -> list[Outcome]:
+    async def run_one(adapter: str) -> Outcome:
+        outcome = await run(
+            adapter,
+            arguments.cycles,
+            folder / adapter,
+            seed=seed,
+            sessions=arguments.sessions,
+            messages=arguments.messages,
+            progress=lambda line: print(line, file=sys.stderr),
         )
-    print(outcome.line(), flush=True)
-    for violation in outcome.violations:
-        print(f"  violation (seed {seed}): {violation}", file=sys.stderr)
-    return 1 if outcome.violations else 0
+        print(outcome.line(), flush=True)
+        return outcome
+
+    return list(await asyncio.gather(*map(run_one, arguments.adapter)))
 
 
 if __name__ == "__main__":
