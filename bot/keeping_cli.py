@@ -4,6 +4,7 @@ Owns arguments and words. The work is `sessions/retention.py`, `sealing.py`, `in
 """
 
 import asyncio
+import shlex
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -270,17 +271,18 @@ def salvage(
                 notes.append("where it was is lost, so nobody can say how many rows are missing")
             elif table.unreadable:
                 gone = sum(last - first + 1 for first, last in table.unreadable) - table.carved
-                notes.append(f"at most {gone} lost")
+                notes.append(f"at most {max(0, gone)} lost")
             typer.echo(f"{table.table:<18} {', '.join(notes)}")
     if report.placeholders:
         typer.echo(f"{report.placeholders} sessions or people were lost themselves and have a stand-in.")
     if report.orphans:
         typer.echo(f"{report.orphans} rows were left out: what they belong to is lost.")
-    typer.echo(
-        "Nothing was lost."
-        if report.is_complete
-        else f"Look at {new} with `palaver verify` before you use it."
-    )
+    if report.is_complete:
+        typer.echo("Nothing was lost.")
+        return
+    if not report.is_sound:
+        typer.echo("The file's pages do not fit together: rows may be missing that no line above tells of.")
+    typer.echo(f"Look before you use it: PALAVER_DATABASE_URL=sqlite:{shlex.quote(str(new))} palaver verify")
 
 
 def register(cli: typer.Typer) -> None:

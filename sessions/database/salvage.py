@@ -12,6 +12,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,7 @@ from typing import Final
 from sessions.database.pages import Pages
 from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import StoreCorrupt, StoreUnavailable
+from sessions.transfer.records import END_REASONS, PERSON_ROLES, ROLES, SCOPES, STATUSES, TURN_STATUSES
 
 Values = tuple[object, ...]
 
@@ -33,6 +35,9 @@ _MOST_PROBES: Final = 20_000
 _PAGE: Final = 500
 _LAST_ROW: Final = 2**40
 
+_UNREADABLE: Final = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""What reading a damaged file ends in; SQLite quotes what it stumbled over, which need not be text."""
+
 Progress = Callable[[str, int], None]
 """Called with the table and how many of its rows were read."""
 
@@ -45,7 +50,7 @@ class Salvaged:
     rows: int = 0
     """Saved."""
     refused: int = 0
-    """Read, but contradicting what was saved before them (twice the same key)."""
+    """Read, but contradicting what was saved before them (twice the same key) or the schema (bytes where a text belongs)."""
     unreadable: list[tuple[int, int]] = field(default_factory=list)
     """Ranges of row numbers, first and last, that could not be read by the table; not each need have held a row."""
     carved: int = 0
@@ -61,11 +66,14 @@ class Report:
     """Sessions and persons that are lost themselves, while something of theirs was saved."""
     orphans: int
     """Rows left out in the end because what they belong to is lost."""
+    is_sound: bool = True
+    """SQLite finds nothing wrong with the file, so nothing can be missing that no range tells of."""
 
     @property
     def is_complete(self) -> bool:
         return (
-            not self.orphans
+            self.is_sound
+            and not self.orphans
             and not self.placeholders
             and not any(table.unreadable or table.refused or table.is_unknown for table in self.tables)
         )
@@ -107,19 +115,21 @@ def _salvage(damaged: Path, half: Path, now: int, progress: Progress) -> Report:
         into.execute(
             "PRAGMA foreign_keys = OFF"
         )  # what a row refers to may be lost; that is looked after at the end
+        shapes = {shape.table: shape for shape in _shapes(into)}
         with _reading(damaged) as source:
+            is_sound = source is not None and _is_sound(source)
             for table, report in reports.items():
                 if source is None:
                     report.is_unknown = True
                     report.unreadable.append((-_LAST_ROW, _LAST_ROW))
                     continue
                 for columns, rows in _batches(source, table, report):
-                    saved = _keep(into, table, columns, rows)
+                    saved = _keep(into, shapes[table], columns, rows)
                     report.rows += saved
                     report.refused += len(rows) - saved
                     progress(table, report.rows)
-        if any(report.unreadable for report in reports.values()):
-            _carve(damaged, into, reports, progress)
+        if not is_sound:
+            _carve(damaged, into, shapes, reports, progress)
         into.execute("BEGIN")
         placeholders = _stand_in(into)
         orphans = _drop_orphans(into)
@@ -130,7 +140,15 @@ def _salvage(damaged: Path, half: Path, now: int, progress: Progress) -> Report:
         os.fsync(file.fileno())
     if not any(report.rows for report in reports.values()):
         raise StoreCorrupt(f"nothing of Palaver's can be found in {damaged}", "Put back a backup.")
-    return Report(list(reports.values()), placeholders, orphans)
+    return Report(list(reports.values()), placeholders, orphans, is_sound)
+
+
+def _is_sound(source: sqlite3.Connection) -> bool:
+    """Whether SQLite finds every page where it belongs: one in another's place can be read, and hides what was there."""
+    try:
+        return bool(source.execute("PRAGMA integrity_check(1)").fetchone()[0] == "ok")
+    except _UNREADABLE:
+        return False
 
 
 @contextlib.contextmanager
@@ -146,7 +164,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection | None]:
             names = {
                 row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             }
-        except sqlite3.DatabaseError:
+        except _UNREADABLE:
             yield None
             return
         if not names & {"sessions", "messages"}:
@@ -173,7 +191,7 @@ def _batches(
                     f"SELECT rowid, {listed} FROM {table} WHERE rowid > ? AND rowid <= ? ORDER BY rowid LIMIT ?",
                     (after, last, _PAGE if probes == 0 else 20),
                 ).fetchall()
-            except sqlite3.DatabaseError:
+            except _UNREADABLE:
                 probes += 1
                 first = after + 1
                 if first >= last or probes > _MOST_PROBES:
@@ -195,13 +213,13 @@ def _rows_of(source: sqlite3.Connection, table: str) -> tuple[int, int]:
         try:
             row = source.execute(f"SELECT {which}(rowid) FROM {table}").fetchone()
             found.append(int(row[0]) if row[0] is not None else otherwise)
-        except sqlite3.DatabaseError:
+        except _UNREADABLE:
             found.append(1 if which == "MIN" else _highest(source, table))
     return found[0], found[1]
 
 
 def _highest(source: sqlite3.Connection, table: str) -> int:
-    with contextlib.suppress(sqlite3.DatabaseError):
+    with contextlib.suppress(*_UNREADABLE):
         row = source.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
         if row is not None:
             return int(row[0])
@@ -215,20 +233,21 @@ def _note(report: Salvaged, first: int, last: int) -> None:
         report.unreadable.append((first, last))
 
 
-_WORDS: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
-    "persons": {"role": frozenset({"member", "operator", "blocked"})},
+_WORDS: Final[Mapping[str, Mapping[str, AbstractSet[object]]]] = {
+    "persons": {"role": PERSON_ROLES},
     "channels": {"kind": frozenset({"direct", "group"})},
-    "sessions": {"status": frozenset({"active", "paused", "ended", "archived"})},
+    "sessions": {"status": STATUSES, "scope": SCOPES, "end_reason": END_REASONS},
     "inbox": {"outcome": frozenset({"accepted", "command", "declined"})},
-    "messages": {"role": frozenset({"user", "assistant", "system"})},
+    "turns": {"status": TURN_STATUSES},
+    "messages": {"role": ROLES},
     "steps": {"kind": frozenset({"answer", "tool_result"})},
     "tool_calls": {"outcome": frozenset({"ok", "error"})},
     "session_links": {"kind": frozenset({"notebook", "integration"})},
-    "session_events": {"to_status": frozenset({"active", "paused", "ended", "archived"})},
+    "session_events": {"from_status": STATUSES, "to_status": STATUSES},
     "outbox": {"kind": frozenset({"answer", "command", "notice", "error"})},
     "questions": {"subject": frozenset({"session", "me"})},
 }
-"""Columns that tell tables of the same shape apart."""
+"""Columns that hold one of a few words: they tell damage, and tables of the same shape apart."""
 
 _ID_COLUMNS: Final = frozenset({"session_id", "person_id", "turn_id"})
 _ID: Final = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
@@ -249,7 +268,20 @@ class _Shape:
     row_id: int | None
     """The column that is the row number, and empty in the record."""
 
+    def takes(self, names: Sequence[str], values: Sequence[object]) -> bool:
+        """Whether a row that a table gave can be one of this: SQLite would store anything in any column."""
+        words = _WORDS.get(self.table, {})
+        for name, value in zip(names, values, strict=True):
+            number = self.names.index(name)
+            if value is None:
+                if not self.may_be_null[number]:
+                    return False
+            elif type(value) is not self.kinds[number] or (name in words and value not in words[name]):
+                return False
+        return True
+
     def fits(self, values: Sequence[object]) -> bool:
+        """Whether a row that was found on a page, with nothing said of its table, looks like one of this."""
         if not self.fewest <= len(values) <= len(self.names):
             return False
         words = _WORDS.get(self.table, {})
@@ -292,41 +324,45 @@ def _shapes(into: sqlite3.Connection) -> list[_Shape]:
 
 
 def _carve(
-    damaged: Path, into: sqlite3.Connection, reports: Mapping[str, Salvaged], progress: Progress
+    damaged: Path,
+    into: sqlite3.Connection,
+    shapes: Mapping[str, _Shape],
+    reports: Mapping[str, Salvaged],
+    progress: Progress,
 ) -> None:
     """Look through all pages for rows that the tables could not give."""
-    shapes = _shapes(into)
     with contextlib.closing(Pages(damaged)) as pages:
         for leaf in pages.leaves():
             candidates = [
-                shape for shape in shapes if leaf.rows and all(shape.fits(values) for _, values in leaf.rows)
+                shape
+                for shape in shapes.values()
+                if leaf.rows and all(shape.fits(values) for _, values in leaf.rows)
             ]
             if len(candidates) != 1:  # not ours, or rows that could be of two tables
                 continue
             shape = candidates[0]
             report = reports[shape.table]
             for row, values in leaf.rows:
-                if not any(first <= row <= last for first, last in report.unreadable):
-                    continue
                 full = [row if number == shape.row_id else value for number, value in enumerate(values)]
-                saved = _keep(into, shape.table, shape.names[: len(values)], [tuple(full)])
+                saved = _keep(into, shape, shape.names[: len(values)], [tuple(full)])
                 report.carved += saved
                 report.rows += saved
             progress(shape.table, report.rows)
 
 
-def _keep(into: sqlite3.Connection, table: str, columns: Sequence[str], rows: Sequence[Values]) -> int:
+def _keep(into: sqlite3.Connection, shape: _Shape, columns: Sequence[str], rows: Sequence[Values]) -> int:
     """Put rows in their place. Gives how many went in."""
-    there = {row[1] for row in into.execute(f"PRAGMA table_info({table})")}
-    names = [name for name in columns if name in there]
-    chosen = [number for number, name in enumerate(columns) if name in there]
-    sql = f"INSERT OR IGNORE INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+    names = [name for name in columns if name in shape.names]
+    chosen = [number for number, name in enumerate(columns) if name in shape.names]
+    sql = f"INSERT OR IGNORE INTO {shape.table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
     into.execute("BEGIN")
     saved = 0
     for row in rows:
-        # NULL in a column that cannot hold one, or text where a number belongs, is damage that a checksum would have told.
+        values = [row[number] for number in chosen]
+        if not shape.takes(names, values):
+            continue
         with contextlib.suppress(sqlite3.IntegrityError, OverflowError):
-            saved += into.execute(sql, [row[number] for number in chosen]).rowcount
+            saved += into.execute(sql, values).rowcount
     into.execute("COMMIT")
     return saved
 
@@ -355,8 +391,10 @@ def _stand_in(into: sqlite3.Connection) -> int:
 
 
 def _drop_orphans(into: sqlite3.Connection) -> int:
-    """Leave out what belongs to a row that is lost and cannot be made."""
-    dropped = 0
+    """Leave out what belongs to a row that is lost and cannot be made, and replies whose key is not what it must be."""
+    dropped = into.execute(
+        "DELETE FROM outbox WHERE key NOT LIKE CAST(inbox_id AS TEXT) || '-_-' || CAST(part AS TEXT)"
+    ).rowcount
     while found := into.execute("PRAGMA foreign_key_check").fetchall():
         for table, row, _parent, _number in found:
             dropped += into.execute(f"DELETE FROM {table} WHERE rowid = ?", (row,)).rowcount

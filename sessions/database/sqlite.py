@@ -40,7 +40,7 @@ APPLICATION_ID: Final = 0x50414C56  # "PALV" in the file's header: refuses other
 LARGEST_BATCH: Final = 500
 CHECKED_AT_OPEN_BYTES: Final = (
     64 * 1024 * 1024
-)  # larger files are checked by `palaver doctor`, not at each start
+)  # larger ones would hold up every start; `palaver verify` and the daemon's upkeep look at them
 
 _WIPED_PAGES: Final = 4000
 """Pages that are looked through at a time, which takes some ten milliseconds."""
@@ -556,7 +556,9 @@ def _snapshot(connection: sqlite3.Connection, path: Path, version: int) -> None:
 
 
 _RIGHTS_HINT = "Check the owner and the rights of file and folder."
-_RESTORE_HINT = "Put back a backup; `sqlite3 FILE .recover` may save what is readable. Nothing was changed."
+_RESTORE_HINT = (
+    "Put back a backup (palaver restore), or save what is readable (palaver salvage). Nothing was changed."
+)
 
 
 @contextlib.contextmanager
@@ -565,6 +567,8 @@ def _translated(path: Path) -> Any:
         yield
     except sqlite3.Error as error:
         raise _translate(error, path) from error
+    except UnicodeDecodeError as error:  # SQLite quotes what it stumbled over, which need not be text
+        raise StoreCorrupt(f"{path} is damaged: it names what is no text", _RESTORE_HINT) from error
     except (PermissionError, FileNotFoundError) as error:
         raise StoreUnavailable(f"{path} cannot be opened: {error.strerror}", _RIGHTS_HINT) from error
 
@@ -580,7 +584,10 @@ def _translate(error: BaseException, path: Path | None = None) -> BaseException:
     name = getattr(error, "sqlite_errorname", "") or ""
     where = str(path) if path else "the database"
     translated: StoreError
-    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+    # sqlite3 has no number for a text that is none: only the words tell it.
+    if str(error).startswith("Could not decode to UTF-8"):
+        translated = StoreCorrupt(f"{where} is damaged: a text in it is none", _RESTORE_HINT)
+    elif name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         translated = StoreCorrupt(f"{where} is damaged: {error}", _RESTORE_HINT)
     elif name.startswith("SQLITE_FULL"):
         translated = StoreUnavailable(

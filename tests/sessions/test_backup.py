@@ -1,23 +1,18 @@
 """Copies, restoring, looking for damage, and saving what is readable of a damaged file."""
 
 import asyncio
-import random
 import sqlite3
 import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sessions import invariants, search
-from sessions.database import backup, salvage
-from sessions.database.pages import Pages
+from sessions.database import backup
 from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import SchemaTooNew, StoreCorrupt, StoreUnavailable
 from tests.sessions import records as made
 from tests.sessions.conversations import exported, send_all, talk
-from tests.sessions.records import NOW
 
 
 @pytest.fixture
@@ -249,110 +244,3 @@ async def test_wiping_beside_chat_leaves_a_sound_file(path):
         await database.write(lambda tx: tx.execute("DELETE FROM tool_calls WHERE id % 2 = 0"))
         assert await database.read(invariants.damage) == []
     await database.close()
-
-
-# salvage
-
-
-def hurt(path: Path, target: Path, pages: list[int]) -> int:
-    """Overwrite pages (0 is the first after the header) by noise; gives how many pages there are."""
-    raw = bytearray(path.read_bytes())
-    count = len(raw) // 4096
-    noise = random.Random(7)
-    for page in pages:
-        at = (page % count) * 4096
-        raw[at : at + 4096] = noise.randbytes(4096)
-    target.write_bytes(raw)
-    return count
-
-
-async def test_a_sound_file_is_salvaged_whole(path, tmp_path):
-    """Where nothing is damaged nothing is lost, and the report says so."""
-    raw = await filled(path, turns=60)
-    report = await salvage.salvage(path, tmp_path / "new.db", NOW)
-    assert report.is_complete
-    assert await content(tmp_path / "new.db") == raw
-
-
-@settings(max_examples=15)
-@given(st.lists(st.integers(1, 10_000), min_size=1, max_size=8))
-async def test_what_is_readable_comes_out_and_the_rest_is_told(pages):
-    """Whichever pages are destroyed, the new store is sound, holds nothing that was not there, and most of what was."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        raw = await filled(folder / "a.db", turns=120)
-        count = hurt(folder / "a.db", folder / "damaged.db", pages)
-        report = await salvage.salvage(folder / "damaged.db", folder / "new.db", NOW)
-        database = await SqliteDatabase.open(folder / "new.db")
-        assert await verdicts(database) == set()
-        assert await database.read(invariants.damage) == []
-        words = {
-            row["content"] for row in await database.read(lambda tx: tx.rows("SELECT content FROM messages"))
-        }
-        await database.close()
-        known = [line for line in raw.splitlines() if b'"type":"message"' in line]
-        assert (
-            len(words)
-            >= 0.5 * len({line.split(b'"content":')[1].split(b',"person_id"')[0] for line in known})
-            or len(pages) > 3
-        )
-        assert report.is_complete is False or {page % count for page in pages}
-
-
-async def test_a_file_without_its_list_of_tables_is_salvaged_page_by_page(path, tmp_path):
-    """With the first page gone no table can be opened; rows are found in their pages, with their ids and times."""
-    await filled(path, turns=100)
-    hurt(path, tmp_path / "damaged.db", [0])
-    before = Pages(path)
-    leaves = sum(len(leaf.rows) for leaf in before.leaves())
-    before.close()
-    assert leaves > 300
-    report = await salvage.salvage(tmp_path / "damaged.db", tmp_path / "new.db", NOW)
-    found = {table.table: table for table in report.tables}
-    assert not report.is_complete
-    assert found["messages"].carved == found["messages"].rows > 100
-    database = await SqliteDatabase.open(tmp_path / "new.db")
-    assert await verdicts(database) == set()
-    assert await database.read(invariants.damage) == []
-    await database.close()
-
-
-async def test_what_was_in_the_log_is_salvaged_too(path, tmp_path):
-    """Rows that were committed and not yet folded into the file are among what is saved."""
-    await filled(path, turns=20)
-    left = sqlite3.connect(path, isolation_level=None)
-    left.execute("UPDATE messages SET content = 'only in the log'")
-    for ending in ("", "-wal"):
-        (tmp_path / f"damaged.db{ending}").write_bytes(path.with_name(path.name + ending).read_bytes())
-    left.close()
-    raw = bytearray((tmp_path / "damaged.db").read_bytes())
-    raw[:4096] = bytes(4096)
-    (tmp_path / "damaged.db").write_bytes(raw)
-    await salvage.salvage(tmp_path / "damaged.db", tmp_path / "new.db", NOW)
-    database = await SqliteDatabase.open(tmp_path / "new.db")
-    rows = await database.read(lambda tx: tx.rows("SELECT DISTINCT content FROM messages"))
-    await database.close()
-    assert {"content": "only in the log"} in rows
-
-
-@pytest.mark.parametrize(
-    "raw", [b"", b"no database at all", bytes(100_000), random.Random(1).randbytes(50_000)]
-)
-async def test_what_holds_nothing_of_ours_is_refused(tmp_path, raw):
-    """A file without a row of Palaver's gives a clear error and no new database."""
-    (tmp_path / "damaged.db").write_bytes(raw)
-    with pytest.raises(StoreCorrupt) as refusal:
-        await salvage.salvage(tmp_path / "damaged.db", tmp_path / "new.db", NOW)
-    assert refusal.value.hint
-    assert {file.name for file in tmp_path.iterdir()} == {"damaged.db"}
-
-
-async def test_salvage_never_writes_over_a_file(path, tmp_path):
-    """The new database must not be there yet, and the damaged one must."""
-    await filled(path)
-    with pytest.raises(StoreUnavailable, match="exists already"):
-        await salvage.salvage(path, path, NOW)
-    with pytest.raises(StoreUnavailable, match="no file"):
-        await salvage.salvage(tmp_path / "none", tmp_path / "new.db", NOW)
