@@ -15,7 +15,7 @@ import typer
 from adapters.errors import StartError
 from adapters.registry import AdapterUnavailable
 from bot import app as daemon
-from bot import context_cli, history_cli, keeping_cli, roles_cli, story
+from bot import context_cli, history_cli, keeping_cli, roles_cli, shell, story
 from bot import doctor as examination
 from bot.catalogue import CatalogueError
 from bot.quarantine_cli import quarantine_cli
@@ -115,7 +115,7 @@ def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> No
 def doctor(config: ConfigOption = None) -> None:
     """Look at configuration, database and platforms, and say what to do about what is wrong."""
     loaded = _load(config)
-    logs.configure(LogSettings(level="error"))
+    shell.quiet()
     findings = _finish(examination.examine(loaded))
     for finding in findings:
         typer.echo(finding.line())
@@ -127,7 +127,7 @@ def doctor(config: ConfigOption = None) -> None:
 def migrate(config: ConfigOption = None) -> None:
     """Bring the database up to date; a snapshot of the old one is kept beside it."""
     loaded = _load(config)
-    logs.configure(LogSettings(level="warning"))
+    logs.configure(LogSettings(level="warning"), beside_output=True)
 
     async def work() -> None:
         database = await daemon.open_database(loaded.settings)

@@ -12,9 +12,8 @@ import typer
 from bot import app as daemon
 from bot import shell
 from bot.agents.base import Agent
-from bot.shell import NOT_FOUND, USAGE, ConfigOption, JsonOption
+from bot.shell import NOT_FOUND, USAGE, ConfigOption, JsonOption, progress_bar
 from bot.summarising import Summariser
-from bot.transfer_cli import progress_bar
 from config.names import SessionId
 from config.settings import Settings
 from sessions import summaries

@@ -17,10 +17,8 @@ import typer
 from bot import app as daemon
 from bot import retention as forgetting
 from bot import shell
-from bot.shell import UNAVAILABLE, USAGE, ConfigOption, JsonOption
-from bot.transfer_cli import ForceOption, person_named, progress_bar
-from config.logging import configure
-from config.settings import LogSettings
+from bot.shell import UNAVAILABLE, USAGE, ConfigOption, JsonOption, progress_bar
+from bot.transfer_cli import ForceOption, person_named
 from sessions import invariants, retention, sealing
 from sessions.database.base import Database
 
@@ -199,7 +197,7 @@ def restore(
 def verify(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Look at every page of the database and at what must hold in it, also while a daemon runs. Exit 69 on damage."""
     loaded = shell.load(config)
-    configure(LogSettings(level="error"))
+    shell.quiet()
 
     async def work(database: Database) -> tuple[list[str], list[invariants.Verdict]]:
         checks = len(invariants.INVARIANTS) + 1
@@ -249,7 +247,7 @@ def salvage(
     as_json: JsonOption = False,
 ) -> None:
     """Save what is readable of a damaged database into a new one, and say what was lost."""
-    configure(LogSettings(level="error"))
+    shell.quiet()
     from sessions.database import salvage as rescue
 
     async def work() -> rescue.Report:

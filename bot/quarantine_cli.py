@@ -10,7 +10,7 @@ import orjson
 import typer
 
 from bot import shell
-from bot.shell import NOT_FOUND, ConfigOption, JsonOption
+from bot.shell import NOT_FOUND, ConfigOption, JsonOption, escaped
 from sessions import quarantine
 from sessions.database.base import Database
 from sessions.quarantine import Update
@@ -80,14 +80,6 @@ def drop(number: NumberArgument, config: ConfigOption = None) -> None:
     if not shell.finish(shell.owning(loaded, work)):
         _unknown(number)
     typer.echo(f"{number} is removed.")
-
-
-def escaped(text: str) -> str:
-    """Text in which nothing moves a cursor, changes a colour or turns the direction of reading."""
-    return "".join(
-        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
 
 
 def _text(raw: bytes) -> str:

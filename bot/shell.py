@@ -5,7 +5,10 @@ what it brings in.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import contextlib
+import errno
+import sys
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -25,6 +28,21 @@ from sessions.database.base import Database
 from sessions.errors import StoreError
 
 NOT_FOUND, USAGE, CONFIGURATION, UNAVAILABLE, FAULT = 1, 2, 78, 69, 70
+
+_SURROUNDINGS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+}
+"""What files and disks can do to us that is no mistake in Palaver."""
 
 log = structlog.get_logger()
 
@@ -49,6 +67,7 @@ def load(config: Path | None, log_level: str | None = None, log_format: str | No
 
 async def beside(loaded: Loaded, work: Callable[[Database], Coroutine[Any, Any, Any]]) -> Any:
     """Read the database, whether or not a daemon owns it."""
+    quiet()
     database = await daemon.open_beside(loaded.settings)
     try:
         return await work(database)
@@ -58,12 +77,40 @@ async def beside(loaded: Loaded, work: Callable[[Database], Coroutine[Any, Any, 
 
 async def owning(loaded: Loaded, work: Callable[[Database], Coroutine[Any, Any, Any]]) -> Any:
     """Change the database. Raises: StoreUnavailable, with what to do, while a daemon owns it."""
-    logs.configure(LogSettings(level="error"))  # what is printed is the command's own
+    quiet()
     database = await daemon.open_database(loaded.settings)
     try:
         return await work(database)
     finally:
         await database.close()
+
+
+def quiet() -> None:
+    """What is printed is the command's own; only errors are logged, and not into its output."""
+    logs.configure(LogSettings(level="error"), beside_output=True)
+
+
+@contextlib.contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[float, float], None]]:
+    """A bar on stderr where that is a terminal; gives what is called with (done, of how many; 0 if nobody knows)."""
+    if not sys.stderr.isatty():  # not rich's own opinion, which FORCE_COLOR and the like change
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(label, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total or None)
+
+
+def escaped(text: str) -> str:
+    """Text of strangers for a terminal: nothing in it moves a cursor, changes a colour or turns the direction of reading."""
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def finish(work: Coroutine[Any, Any, Any]) -> Any:
@@ -84,13 +131,27 @@ def finish(work: Coroutine[Any, Any, Any]) -> Any:
         raise
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    except Exception as error:  # the last resort: a fault is said plainly and logged whole
-        log.exception("daemon.failed")
+    except OSError as error:
+        if error.errno not in _SURROUNDINGS:
+            _fault(error)
+        where = error.filename2 or error.filename
         fail(
-            FAULT,
-            f"fault: {type(error).__name__}: {error}",
-            "This is a mistake in Palaver; please report it.",
+            UNAVAILABLE,
+            f"{f'{where}: ' if where else ''}{error.strerror}.",
+            "Look at the disk and the rights there.",
         )
+    except Exception as error:  # noqa: BLE001 - the last resort
+        _fault(error)
+
+
+def _fault(error: Exception) -> NoReturn:
+    """Said plainly and logged whole."""
+    log.error("daemon.failed", exc_info=error)
+    fail(
+        FAULT,
+        f"fault: {type(error).__name__}: {error}",
+        "This is a mistake in Palaver; please report it.",
+    )
 
 
 def fail(code: int, first: str, *more: str) -> NoReturn:

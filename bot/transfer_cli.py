@@ -14,12 +14,10 @@ from typing import IO, Annotated, Any, Literal
 
 import orjson
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from bot import shell
 from bot.session_cli import _find, sessions_cli
-from bot.shell import NOT_FOUND, UNAVAILABLE, USAGE, ConfigOption, JsonOption
+from bot.shell import NOT_FOUND, UNAVAILABLE, USAGE, ConfigOption, JsonOption, progress_bar
 from config.names import PersonId, SessionId
 from sessions import retention
 from sessions.database.base import Database
@@ -39,19 +37,6 @@ PersonOption = Annotated[
 ]
 
 
-@contextlib.contextmanager
-def progress_bar(label: str) -> Iterator[Callable[[float, float], None]]:
-    """A bar on stderr where that is a terminal; gives what is called with (done, of how many)."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda _done, _total: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(label, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total or None)
-
-
 @sessions_cli.command("export")
 def export(
     ids: Annotated[
@@ -68,7 +53,11 @@ def export(
     """Write conversations to stdout or a file: everything, one person's, or those named. Works beside a running daemon."""
     if ids and person is not None:
         shell.fail(USAGE, "sessions export: name sessions or a person, not both.")
-    if output is not None and output.exists() and not force:
+    if output is not None and str(output) == "-":
+        output = None
+    if output is not None and output.is_dir():
+        shell.fail(USAGE, f"sessions export: {output} is a folder.", "Name a file in it.")
+    if output is not None and output.is_file() and not force:
         shell.fail(
             USAGE, f"sessions export: {output} is there already.", "Choose another name, or add --force."
         )
@@ -90,7 +79,7 @@ def export(
     try:
         done = shell.finish(shell.beside(loaded, work))
     except BrokenPipeError:  # whoever read has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         raise typer.Exit(0) from None
     if output is not None or sys.stderr.isatty():
         typer.echo(f"{done.sessions} sessions with {done.messages} messages were written.", err=True)
@@ -227,15 +216,32 @@ async def _session_named(database: Database, word: str) -> SessionId:
 @contextlib.contextmanager
 def _target(output: Path | None) -> Iterator[IO[bytes]]:
     """Where an export goes. A file appears under its name when it is whole and on disk."""
-    if output is None:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    half = output.with_name(f"{output.name}.part")
     try:
-        descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        if output is None:
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        elif output.exists() and not output.is_file():  # a pipe or a device, which nothing takes the place of
+            with output.open("wb") as file:
+                yield file
+        else:
+            with _whole_file(output) as file:
+                yield file
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        shell.fail(UNAVAILABLE, f"sessions export: cannot write {output}: {error.strerror}.")
+        if output is None:
+            _give_up_stdout()
+        shell.fail(
+            UNAVAILABLE,
+            f"sessions export: cannot write {output or 'to stdout'}: {error.strerror}.",
+            "" if output is None else "Nothing half written is left there.",
+        )
+
+
+@contextlib.contextmanager
+def _whole_file(output: Path) -> Iterator[IO[bytes]]:
+    half = output.with_name(f"{output.name}.part")
+    descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(descriptor, "wb", buffering=1 << 20) as file:
             yield file
@@ -244,6 +250,11 @@ def _target(output: Path | None) -> Iterator[IO[bytes]]:
         half.replace(output)
     finally:
         half.unlink(missing_ok=True)
+
+
+def _give_up_stdout() -> None:
+    """Nobody can be given the rest; what is still buffered must not be tried again at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager

@@ -76,18 +76,19 @@ def register_secrets(settings: Settings) -> None:
         register_secret(secret)
 
 
-def configure(settings: LogSettings, *, to_terminal_chat: bool = False) -> str:
+def configure(settings: LogSettings, *, to_terminal_chat: bool = False, beside_output: bool = False) -> str:
     """Set up logging for the whole process; a second call replaces the first. Returns where the lines go.
 
     While a chat owns the terminal they go to a file even if none is configured; if that one cannot be opened they are
-    dropped rather than mixed into the talk.
+    dropped rather than mixed into the talk. Beside a command's output, which may be an export, they go to stderr.
 
     Raises: ConfigError when the configured file cannot be opened.
     """
     stop()
     file = settings.file or (default_log_file() if to_terminal_chat else None)
-    is_terminal = file is None and _is_terminal(sys.stdout)
-    sink, destination = _open(settings.file, file)
+    stream = sys.stderr if beside_output else sys.stdout
+    is_terminal = file is None and _is_terminal(stream)
+    sink, destination = _open(settings.file, file, stream)
     is_pretty = settings.format == "pretty" or (settings.format == "auto" and is_terminal)
     handler = _Handler(sink)
     handler.setFormatter(
@@ -231,9 +232,9 @@ class _Handler(logging.Handler):
             self.sink.lose()
 
 
-def _open(named: Path | None, file: Path | None) -> tuple[_Sink, str]:
+def _open(named: Path | None, file: Path | None, stream: TextIO) -> tuple[_Sink, str]:
     if file is None:
-        return _stream_sink(sys.stdout), "stdout"
+        return _stream_sink(stream), "stderr" if stream is sys.stderr else "stdout"
     path = file.expanduser()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

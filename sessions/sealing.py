@@ -20,6 +20,7 @@ from typing import Any, Final
 import orjson
 from cryptography.fernet import Fernet, InvalidToken
 
+from sessions import search
 from sessions.database.base import Database, Row, Seal, Transaction
 from sessions.errors import StoreCorrupt, StoreUnavailable
 
@@ -306,6 +307,7 @@ async def rotate(
             progress(stretch.table, total)
         await asyncio.sleep(pause_s)
     await database.write(lambda tx: end_rotation(tx, seal, keys, now))
+    await database.write(search.wipe_removed_words)
     await database.wipe(whole=True)
     return total
 

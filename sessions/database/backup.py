@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Final
 
 from sessions.database import migrate
-from sessions.database.sqlite import APPLICATION_ID, _own, _translated
+from sessions.database.sqlite import APPLICATION_ID, _own, _settle, _translated, give_to_owner
 from sessions.errors import SchemaTooNew, StoreCorrupt, StoreUnavailable
 
 Progress = Callable[[float], None]
 """Called with the share that is done, 0 to 1."""
 
+_BUSY_S: Final = 10.0
 _STEPS: Final = 200_000
 """Instructions of SQLite's between two looks at how far it came: some milliseconds."""
 
@@ -48,6 +49,8 @@ def backup(
     if target.exists() and (not replaces or target.resolve() == source.resolve()):
         raise StoreUnavailable(f"{target} exists already", "Choose another name, or add --force.")
     with _half(target) as half:
+        with _translated(source):
+            _settle(source, _BUSY_S)
         with _translated(source), _opened(source) as connection:
             _check_owner(connection, source)
             pages = connection.execute("PRAGMA page_count").fetchone()[0]
@@ -59,7 +62,8 @@ def backup(
 
             connection.set_progress_handler(look, _STEPS)
             # One view of the database, compact: neither chat nor what was removed from it leaves a trace in the copy.
-            connection.execute("VACUUM INTO ?", (str(half),))
+            with _room(target):
+                connection.execute("VACUUM INTO ?", (str(half),))
         with open(half, "rb") as file:  # noqa: PTH123 - only its descriptor is wanted
             os.fsync(file.fileno())
         copy = inspect(half)
@@ -93,10 +97,12 @@ def restore(source: Path, target: Path, *, progress: Progress = lambda _: None) 
                 def look(_status: int, remaining: int, total: int) -> None:
                     progress(0.3 + 0.4 * (1 - remaining / max(1, total)))
 
-                connection.backup(into, pages=2000, progress=look)
+                with _room(target):
+                    connection.backup(into, pages=2000, progress=look)
             with open(half, "rb") as file:  # noqa: PTH123 - only its descriptor is wanted
                 os.fsync(file.fileno())
             inspect(half)
+            give_to_owner(target if target.exists() else target.parent, half)
             kept = _set_aside(target) if target.exists() else None
             half.replace(target)
             _sync_folder(target.parent)
@@ -167,6 +173,8 @@ def _set_aside(path: Path) -> Path:
 @contextlib.contextmanager
 def _half(target: Path) -> Iterator[Path]:
     """A file for the copy while it is made: ours alone, gone if anything goes wrong, with nobody else allowed to read it."""
+    if target.exists() and not target.is_file():
+        raise StoreUnavailable(f"{target} is no file", "Choose another name.")
     half = target.with_name(f"{target.name}.part")
     try:
         half.unlink(missing_ok=True)
@@ -183,9 +191,23 @@ def _half(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def _room(target: Path) -> Iterator[None]:
+    """SQLite does not say which of two files has no room."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorname != "SQLITE_FULL":
+            raise
+        raise StoreUnavailable(
+            f"no room left on the disk of {target}",
+            "Choose another disk, or free some space; nothing was changed.",
+        ) from error
+
+
+@contextlib.contextmanager
 def _opened(path: Path, *, mode: str = "ro") -> Iterator[sqlite3.Connection]:
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=10, isolation_level=None
+        f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=_BUSY_S, isolation_level=None
     )
     try:
         yield connection

@@ -405,7 +405,9 @@ def _own(path: Path) -> int:
     """Take the lock file beside the database; held until closed, and given up by the kernel when we die."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        name = path.with_name(path.name + ".lock")
+        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        give_to_owner(path.parent, name)
     except OSError as error:
         raise StoreUnavailable(
             f"cannot write in {path.parent}: {error.strerror}",
@@ -433,13 +435,24 @@ def _own(path: Path) -> int:
     return lock
 
 
+def give_to_owner(model: Path, path: Path) -> None:
+    """What root makes belongs to whom the model (the folder, or the file it replaces) belongs to.
+
+    An operator's `sudo palaver …` must not leave files that the daemon, under a user of its own, cannot open. SQLite does the
+    same for its log.
+    """
+    if os.geteuid() == 0:
+        owner = model.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
 async def _connect(path: Path, busy_timeout_s: float, *, is_reader: bool = False) -> _Connection:
     def connect() -> sqlite3.Connection:
         if not is_reader:
             if not path.exists():
-                os.close(
-                    os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-                )  # conversations are nobody else's to read
+                # conversations are nobody else's to read
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+                give_to_owner(path.parent, path)
             # SQLite would open it all the same, and say so only when the first message is to be stored.
             if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

@@ -49,10 +49,15 @@ def pages_of_sessions(tx: Transaction, scope: Scope, ids: Sequence[str] | None, 
     )
 
 
-async def in_batches(database: Database, scope: Scope, ids: Sequence[str] | None) -> list[list[str]]:
-    """The sessions to be written, in groups that are read at once. Ids only: ten million sessions are a gigabyte, not more."""
+async def in_batches(
+    database: Database, scope: Scope, ids: Sequence[str] | None
+) -> tuple[list[list[str]], int]:
+    """The sessions to be written, in groups that are read at once, and how many messages they have.
+
+    Ids only: ten million sessions are a gigabyte, not more.
+    """
     groups: list[list[str]] = []
-    size = _READ_AT_ONCE
+    size, total = _READ_AT_ONCE, 0
     slices = [None] if ids is None else [sorted(ids)[at : at + 500] for at in range(0, len(ids), 500)]
     for chosen in slices:
         after = ""
@@ -68,8 +73,9 @@ async def in_batches(database: Database, scope: Scope, ids: Sequence[str] | None
                     size = 0
                 groups[-1].append(row["id"])
                 size += 5 + int(row["message_count"])
+                total += int(row["message_count"])
             after = page[-1]["id"]
-    return groups
+    return groups, total
 
 
 async def export(
@@ -85,11 +91,12 @@ async def export(
     With the operator's scope and no ids everybody is written who was ever met; else those who appear in what is written.
     """
     scope = scope or OperatorScope()
-    groups = await in_batches(database, scope, ids)
+    groups, total = await in_batches(database, scope, ids)
     known = await database.read(contents)
-    waiting, total = await database.read(_sizes)
+    waiting = await database.read(_waiting)
     write(_line(HEADER))
     persons = 0
+    after: str | None = None
     if ids is None and isinstance(scope, OperatorScope):
         after = ""
         while page := await database.read(lambda tx, after=after: _persons(tx, known, after=after)):  # type: ignore[misc]  # bound early
@@ -102,12 +109,14 @@ async def export(
             page = await database.read(lambda tx, at=at: _persons(tx, known, ids=people[at : at + PAGE]))  # type: ignore[misc]  # bound early
             write(b"".join(map(_line, page)))
             persons += len(page)
-        total = 0
     sessions = messages = 0
     for group in groups:
-        spool, counted = await database.read(lambda tx, group=group: _spooled(tx, known, group))  # type: ignore[misc]  # bound early
+        spool, counted, after = await database.read(
+            lambda tx, group=group, after=after: _spooled(tx, known, group, after)  # type: ignore[misc]  # bound early
+        )
         with spool:
             await asyncio.to_thread(_pour, spool, write)
+        persons += counted["person"]
         sessions += counted["session"]
         messages += counted["message"]
         progress(messages, max(total, messages))
@@ -124,14 +133,11 @@ def _line(record: Mapping[str, Any]) -> bytes:
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _sizes(tx: Transaction) -> tuple[int, int]:
-    waiting = tx.row(
+def _waiting(tx: Transaction) -> int:
+    row = tx.row(
         "SELECT COUNT(*) AS n FROM outbox WHERE state IN ('ready', 'sending', 'uncertain') AND is_final = 1"
     )
-    total = tx.row("SELECT SUM(message_count) AS n FROM sessions")
-    assert waiting is not None
-    assert total is not None
-    return int(waiting["n"]), int(total["n"] or 0)
+    return int(row["n"]) if row else 0
 
 
 def _persons(
@@ -179,11 +185,21 @@ def _appearing(tx: Transaction, ids: Iterable[str]) -> list[str]:
 
 
 def _spooled(
-    tx: Transaction, known: Mapping[str, Mapping[str, tuple[type, ...]]], ids: Sequence[str]
-) -> tuple[IO[bytes], dict[str, int]]:
-    """The lines of some sessions. A large one goes to a file, because a reader that is tried again must not write twice."""
+    tx: Transaction,
+    known: Mapping[str, Mapping[str, tuple[type, ...]]],
+    ids: Sequence[str],
+    after: str | None,
+) -> tuple[IO[bytes], dict[str, int], str | None]:
+    """The lines of some sessions. A large one goes to a file, because a reader that is tried again must not write twice.
+
+    With `after`, first the people whom the bot has met since that one: they may have written in these sessions.
+    """
     spool = cast(IO[bytes], tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES))  # noqa: SIM115 - the caller closes it
-    counted = {"session": 0, "message": 0}
+    counted = {"person": 0, "session": 0, "message": 0}
+    while after is not None and (page := _persons(tx, known, after=after)):
+        spool.write(b"".join(map(_line, page)))
+        counted["person"] += len(page)
+        after = page[-1]["id"]
     for session_id in ids:
         row = tx.row(
             f"SELECT 'session' AS type, {_listed(known['session'], 's')} FROM sessions s WHERE s.id = :id"
@@ -200,7 +216,7 @@ def _spooled(
                 if kind.type == "message":
                     counted["message"] += len(rows)
     spool.seek(0)
-    return spool, counted
+    return spool, counted, after
 
 
 def _pages(

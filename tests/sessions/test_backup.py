@@ -1,8 +1,11 @@
 """Copies, restoring, looking for damage, and saving what is readable of a damaged file."""
 
 import asyncio
+import os
 import sqlite3
 import stat
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -244,3 +247,74 @@ async def test_wiping_beside_chat_leaves_a_sound_file(path):
         await database.write(lambda tx: tx.execute("DELETE FROM tool_calls WHERE id % 2 = 0"))
         assert await database.read(invariants.damage) == []
     await database.close()
+
+
+# the surroundings
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+async def test_what_root_makes_can_be_opened_by_the_daemons_user(path, tmp_path):
+    """A restore, a new database and its lock belong to the owner of the folder, or of the file they replace."""
+    await filled(path)
+    backup.backup(path, tmp_path / "copy.db")
+    os.chown(path, 4321, 4321)
+    backup.restore(tmp_path / "copy.db", path)
+    assert (path.stat().st_uid, path.stat().st_gid) == (4321, 4321)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    home = tmp_path / "home"
+    home.mkdir()
+    os.chown(home, 4322, 4322)
+    backup.restore(tmp_path / "copy.db", home / "restored.db")
+    database = await SqliteDatabase.open(home / "new.db")
+    await database.close()
+    assert {file.stat().st_uid for file in home.iterdir()} == {4322}
+
+
+async def test_a_backup_is_taken_of_a_killed_daemons_database(path, tmp_path):
+    """What was committed and not yet folded into the file is in the copy."""
+    await filled(path)
+    left = sqlite3.connect(path, isolation_level=None)
+    left.execute("UPDATE messages SET content = 'only in the log'")
+    other = tmp_path / "killed"
+    other.mkdir()
+    for ending in ("", "-wal"):
+        (other / f"palaver.db{ending}").write_bytes(path.with_name(path.name + ending).read_bytes())
+    left.close()
+    backup.backup(other / "palaver.db", tmp_path / "copy.db")
+    with sqlite3.connect(tmp_path / "copy.db") as connection:
+        rows = connection.execute("SELECT DISTINCT content FROM messages").fetchall()
+    assert rows == [("only in the log",)]
+
+
+async def test_a_folder_is_no_place_for_a_backup(path, tmp_path):
+    """Not even with leave to replace what is there."""
+    await filled(path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StoreUnavailable, match="no file"):
+        backup.backup(path, tmp_path / "folder", replaces=True)
+    with pytest.raises(StoreUnavailable, match="no file"):
+        backup.backup(path, Path("/dev/null"), replaces=True)
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A disk of 100 kB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root, outside of a container without rights, can make a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+async def test_a_full_disk_is_named_and_nothing_is_left_on_it(path, tmp_path, small_disk):
+    """The disk without room is the one that is said to have none."""
+    await filled(path, turns=60)
+    with pytest.raises(StoreUnavailable, match=r"small/copy\.db"):
+        backup.backup(path, small_disk / "copy.db")
+    backup.backup(path, tmp_path / "copy.db")
+    with pytest.raises(StoreUnavailable, match=r"small/restored\.db"):
+        backup.restore(tmp_path / "copy.db", small_disk / "restored.db")
+    assert {file.name for file in small_disk.iterdir()} <= {"restored.db.lock"}

@@ -286,3 +286,24 @@ def test_a_database_from_before_gets_the_tables_and_stays_plain(oldest):
     assert dict(row) == {"content": "old words", "is_sealed": 0}
     for table in ("audit", "erasures"):
         assert made.count(oldest, table) == 0
+
+
+async def test_rotation_takes_the_words_out_of_the_index_as_well(tmp_path):
+    """What was said and found before there was a key is in no part of the file afterwards, not even as a word."""
+    path = tmp_path / "palaver.db"
+    database = await SqliteDatabase.open(path)
+    await database.write(lambda tx: talk(tx, seed=1, turns=20, words="quixotism"))
+    while await database.write(search.index_pending):
+        pass
+    await database.close()
+    assert b"quixotism" in path.read_bytes()
+    database = await SqliteDatabase.open(path, keys=KEYS[:1])
+    await sealing.rotate(database, KEYS[:1], NOW)
+    words = await database.read(
+        lambda tx: tx.rows("SELECT CAST(block AS TEXT) AS block FROM message_words_data")
+    )
+    await database.close()
+    assert not any("quixotism" in row["block"] for row in words)
+    raw = b"".join(file.read_bytes() for file in tmp_path.glob("palaver.db*"))
+    # An error's line for people and the names of variables are not encrypted; nothing that was said is in them.
+    assert b"quixotism of" not in raw

@@ -17,7 +17,7 @@ from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import TransferError
 from sessions.models import Session
 from sessions.scope import OperatorScope, PersonScope
-from sessions.transfer import importing, readable, records
+from sessions.transfer import exporting, importing, readable, records
 from tests.sessions import records as made
 from tests.sessions.conversations import exported, imported, talk
 from tests.sessions.stores import DATABASES
@@ -304,3 +304,73 @@ async def test_the_figures_are_those_of_the_sessions(store):
         assert int(row["message_count"]) == session.message_count
         assert int(row["completed"]) + int(row["failed"]) == int(row["turns"])
         assert row["title"] == "'=HYPERLINK(1)"
+
+
+async def test_somebody_new_in_the_middle_of_an_export_is_in_it(store, other, monkeypatch):
+    """Whoever joins a shared conversation after the people were written comes along with what they said."""
+    await store.write(lambda tx: talk(tx, seed=1, turns=20))
+    write, joined = io.BytesIO(), []
+
+    def read_then_join(raw: bytes) -> int:
+        if not joined and b'"type":"person"' in raw:
+            joined.append(True)
+        return write.write(raw)
+
+    ask = store.read
+
+    async def read(work):
+        if joined == [True]:
+            joined.append(False)
+            late = made.incoming(
+                "I am new", user_id="late", channel="group", channel_kind="group", message_id="late"
+            )
+            await store.write(lambda tx: made.arrive(tx, late, scope="channel"))
+        return await ask(work)
+
+    monkeypatch.setattr(store, "read", read)
+    await exporting.export(store, read_then_join)
+    monkeypatch.undo()
+    assert b"I am new" in write.getvalue()
+    await imported(other, write.getvalue())
+    unknown = await other.read(
+        lambda tx: tx.rows(
+            "SELECT id FROM messages WHERE person_id IS NOT NULL AND person_id NOT IN (SELECT id FROM persons)"
+        )
+    )
+    assert unknown == []
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("# Title\n## Sub", "### Title\n#### Sub"),
+        ("###### deep", "###### deep"),
+        ("#hashtag and #", "#hashtag and #"),
+        ("```\n# code\n```\n# text", "```\n# code\n```\n### text"),
+        ("````\n```\n# code\n````", "````\n```\n# code\n````"),
+        ("~~~ python\n# code", "~~~ python\n# code\n~~~"),
+        ("```one line```\n# text", "```one line```\n### text"),
+        ("a\u2028b\x0bc", "a\u2028b\x0bc"),
+        ("", ""),
+    ],
+)
+def test_what_was_said_keeps_its_form_below_our_headings(text, shown):
+    """Headings are moved below ours; code, tags and every other character stay, and an open fence is closed."""
+    assert readable._shifted(text) == shown
+
+
+def test_no_cell_is_a_formula_and_numbers_stay_numbers():
+    """What a spreadsheet would run is made a text; a group's negative id is not."""
+    line = readable._csv_line(["=1+1", "+x", "-cmd|x", "@a", "\tx", "-1001234", "-1.5", "plain", ""])
+    assert line == b"'=1+1,'+x,'-cmd|x,'@a,'\tx,-1001234,-1.5,plain,\n"
+
+
+async def test_a_long_conversation_is_read_page_by_page(store, monkeypatch):
+    """Markdown of a conversation longer than a page has every message once, in order."""
+    await store.write(lambda tx: talk(tx, seed=4, turns=30))
+    whole, paged = io.BytesIO(), io.BytesIO()
+    await readable.export_markdown(store, whole.write)
+    monkeypatch.setattr(readable, "PAGE", 3)
+    done = await readable.export_markdown(store, paged.write)
+    assert paged.getvalue() == whole.getvalue()
+    assert whole.getvalue().count(b"\n## ") == done.messages > 30
