@@ -1,15 +1,18 @@
 """Conversations from elsewhere: chat exports of OpenAI and Claude, and Telegram Desktop's JSON, as archived sessions of a person.
 
-Owns reading those three formats into the records of `records.py`. Ids follow from the person and the conversation's own id, so
-that importing a file again adds nothing. Attachments are kept by name only: the files are not part of these exports.
+Owns opening the files, telling them apart, and turning what was read into the records of `records.py`. Ids follow from the person
+and the conversation's own id, so that importing a file again adds nothing. Attachments are kept by name only: the files are not
+part of these exports.
 """
 
-import base64
+import contextlib
 import hashlib
+import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+import re
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 import orjson
@@ -17,6 +20,8 @@ import orjson
 from config.names import PersonId
 from sessions.database.values import storable
 from sessions.errors import TransferError
+from sessions.transfer import claude, openai, telegram
+from sessions.transfer.archives import Conversation
 from sessions.transfer.importing import Record
 
 Source = Literal["openai", "claude", "telegram"]
@@ -26,38 +31,21 @@ _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _TITLE_CHARS: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    role: Literal["user", "assistant"]
-    content: str
-    author: str | None
-    at: int
-    """Milliseconds, as everywhere."""
-    attachments: Sequence[Mapping[str, Any]] = ()
-    message_id: str | None = None
-
-
-@dataclass
-class Conversation:
-    id: str
-    title: str | None
-    created_at: int
-    said: list[Said] = field(default_factory=list)
-    left_out: int = 0
-    """Messages that hold nothing to read, and those of tools and of the system."""
-
-
 def recognise(document: Any) -> Source:
     """What a JSON document is an export of. Raises: TransferError."""
+    if isinstance(document, dict) and ("mapping" in document or "chat_messages" in document):
+        document = [document]
     if isinstance(document, list):
         first = next((entry for entry in document if isinstance(entry, dict)), {})
         if "mapping" in first:
             return "openai"
         if "chat_messages" in first:
             return "claude"
-    elif isinstance(document, dict):
-        chats = document.get("chats")
-        if isinstance(document.get("messages"), list) or (isinstance(chats, dict) and "list" in chats):
+    if isinstance(document, dict):
+        lists = (document.get(name) for name in telegram.LISTS)
+        if isinstance(document.get("messages"), list) or any(
+            isinstance(one, dict) and "list" in one for one in lists
+        ):
             return "telegram"
     raise TransferError(
         "this is no export that Palaver knows: its own JSONL, OpenAI, Claude or Telegram Desktop"
@@ -65,7 +53,36 @@ def recognise(document: Any) -> Source:
 
 
 def read(raw: bytes) -> Any:
-    """A JSON document, halves of characters mended. Raises: TransferError."""
+    """The document in a file: JSON, or the archive in which OpenAI and Claude hand it out. Raises: TransferError."""
+    if raw[:4] != _ARCHIVE:
+        return _parsed(raw)
+    try:
+        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+            names = sorted(name for name in archive.namelist() if _IN_ARCHIVE.search(name))
+            documents = [_parsed(archive.read(name)) for name in names]
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+        raise TransferError(f"the archive cannot be read: {error}") from error
+    if len(documents) == 1:
+        return documents[0]
+    if not documents or not all(isinstance(document, list) for document in documents):
+        raise TransferError(
+            "the archive holds no conversations.json and no result.json, or several that do not fit"
+        )
+    return [entry for document in documents for entry in document]
+
+
+_ARCHIVE: Final = b"PK\x03\x04"
+_IN_ARCHIVE: Final = re.compile(r"(^|/)(conversations(-\d+)?|result)\.json$")
+_NOT_JSON: Final = re.compile(rb"\\(?:x([0-9A-Fa-f]{2})|.)", re.DOTALL)
+
+
+def _parsed(raw: bytes) -> Any:
+    """A JSON document; halves of characters are mended, and what Telegram Desktop writes for control characters."""
+    raw = raw.removeprefix(b"\xef\xbb\xbf")
+    with contextlib.suppress(ValueError):
+        return orjson.loads(raw)
+    # It writes them as \x0B, which no JSON knows.
+    raw = _NOT_JSON.sub(lambda found: b"\\u00" + found[1] if found[1] else found[0], raw)
     try:
         return orjson.loads(raw)
     except ValueError:
@@ -80,7 +97,11 @@ def records(document: Any, source: Source, person: PersonId) -> tuple[Iterator[t
 
     Raises: TransferError when the document is not what `source` says.
     """
-    reader = {"openai": _openai, "claude": _claude, "telegram": _telegram}[source]
+    reader = {
+        "openai": openai.conversations,
+        "claude": claude.conversations,
+        "telegram": telegram.conversations,
+    }[source]
     try:
         conversations = list(reader(document))
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -160,148 +181,3 @@ def _deterministic_id(at: int, words: str) -> str:
     chance = int.from_bytes(hashlib.sha256(words.encode("utf-8", "surrogatepass")).digest()[:10])
     value = (max(0, min(at, 2**48 - 1)) << 80) | chance
     return "".join(_CROCKFORD[(value >> shift) & 31] for shift in range(125, -1, -5))
-
-
-def _openai(document: Any) -> Iterator[Conversation]:
-    """`conversations.json`: a tree of messages for each, of which the branch that was seen last is taken."""
-    for entry in document:
-        created = _from_seconds(entry.get("create_time"))
-        conversation = Conversation(
-            str(entry.get("conversation_id") or entry.get("id") or _digest(entry)),
-            entry.get("title"),
-            created,
-        )
-        nodes = entry["mapping"]
-        node_id = entry.get("current_node") or _last_leaf(nodes)
-        branch: list[Any] = []
-        seen: set[str] = set()
-        while node_id is not None and node_id in nodes and node_id not in seen:
-            seen.add(node_id)
-            branch.append(nodes[node_id].get("message"))
-            node_id = nodes[node_id].get("parent")
-        at = created
-        for message in reversed(branch):
-            if message is None:
-                continue
-            role = (message.get("author") or {}).get("role")
-            text, files = _openai_content(message.get("content") or {})
-            at = _from_seconds(message.get("create_time")) or at
-            is_hidden = (message.get("metadata") or {}).get("is_visually_hidden_from_conversation")
-            if role not in ("user", "assistant") or is_hidden or not (text or files):
-                conversation.left_out += role not in (None, "system")
-                continue
-            conversation.said.append(Said(role, text, None, at, files, message.get("id")))
-        yield conversation
-
-
-def _openai_content(content: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]]]:
-    texts: list[str] = []
-    files: list[dict[str, Any]] = []
-    if content.get("content_type") in ("text", "multimodal_text"):
-        for part in content.get("parts") or ():
-            if isinstance(part, str):
-                texts.append(part)
-            elif isinstance(part, dict) and isinstance(part.get("text"), str):
-                texts.append(part["text"])
-            elif isinstance(part, dict):
-                files.append(
-                    {"kind": "file", "name": str(part.get("asset_pointer") or part.get("content_type"))}
-                )
-    elif isinstance(content.get("text"), str):
-        texts.append(content["text"])
-    return "\n".join(texts).strip(), files
-
-
-def _last_leaf(nodes: Mapping[str, Any]) -> str | None:
-    leaves = [name for name, node in nodes.items() if not node.get("children")]
-    return max(
-        leaves, key=lambda name: (nodes[name].get("message") or {}).get("create_time") or 0, default=None
-    )
-
-
-def _claude(document: Any) -> Iterator[Conversation]:
-    """`conversations.json`: a list of messages for each, by `human` and `assistant`."""
-    for entry in document:
-        created = _from_iso(entry.get("created_at"))
-        conversation = Conversation(str(entry.get("uuid") or _digest(entry)), entry.get("name"), created)
-        at = created
-        for message in entry["chat_messages"]:
-            at = _from_iso(message.get("created_at")) or at
-            parts = [
-                part["text"]
-                for part in message.get("content") or ()
-                if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
-            ]
-            text = ("\n".join(parts) or message.get("text") or "").strip()
-            files = [
-                {"kind": "file", "name": str(file.get("file_name") or "file")}
-                for file in [*(message.get("attachments") or ()), *(message.get("files") or ())]
-                if isinstance(file, dict)
-            ]
-            extracted = [
-                file["extracted_content"]
-                for file in message.get("attachments") or ()
-                if isinstance(file, dict) and file.get("extracted_content")
-            ]
-            text = "\n\n".join(filter(None, [text, *map(str, extracted)]))
-            role: Literal["user", "assistant"] | None = {"human": "user", "assistant": "assistant"}.get(
-                message.get("sender")
-            )  # type: ignore[assignment]  # the values are those two
-            if role is None or not (text or files):
-                conversation.left_out += 1
-                continue
-            conversation.said.append(Said(role, text, None, at, files, message.get("uuid")))
-        yield conversation
-
-
-def _telegram(document: Any) -> Iterator[Conversation]:
-    """`result.json` of one chat or of everything. In a chat with a bot, what the bot said are answers."""
-    chats = document["chats"]["list"] if "chats" in document else [document]
-    for chat in chats:
-        conversation = Conversation(str(chat.get("id", _digest(chat))), chat.get("name"), 0)
-        is_bot_chat = chat.get("type") == "bot_chat"
-        for message in chat["messages"]:
-            at = _from_seconds(message.get("date_unixtime")) or _from_iso(message.get("date"))
-            conversation.created_at = conversation.created_at or at
-            text = _telegram_text(message.get("text", ""))
-            files = [
-                {"kind": kind, "name": str(message.get("file_name") or message[kind])}
-                for kind in ("photo", "file")
-                if message.get(kind)
-            ]
-            if message.get("type") != "message" or not (text or files):
-                conversation.left_out += 1
-                continue
-            is_answer = is_bot_chat and message.get("from_id") == f"user{chat.get('id')}"
-            author = message.get("from")
-            conversation.said.append(
-                Said(
-                    "assistant" if is_answer else "user",
-                    text,
-                    None if is_answer or is_bot_chat else (author or "Deleted Account"),
-                    at,
-                    files,
-                    str(message["id"]) if "id" in message else None,
-                )
-            )
-        yield conversation
-
-
-def _telegram_text(text: Any) -> str:
-    """A string, or a list of strings and of pieces with a format."""
-    if isinstance(text, str):
-        return text
-    return "".join(piece if isinstance(piece, str) else str(piece.get("text", "")) for piece in text)
-
-
-def _from_seconds(value: Any) -> int:
-    return int(float(value) * 1000) if value not in (None, "") else 0
-
-
-def _from_iso(value: Any) -> int:
-    return int(datetime.fromisoformat(value).timestamp() * 1000) if value else 0
-
-
-def _digest(entry: Any) -> str:
-    """An id for what has none."""
-    return base64.b32encode(hashlib.sha256(orjson.dumps(entry)).digest())[:20].decode().lower()
