@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
 from typing import Final, TypeVar
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -37,6 +38,12 @@ _SEND_TIMEOUT_S: Final = 60.0
 """An adapter that does not come back by then counts as an answer lost."""
 
 
+class Quiet:
+    """A mark that no sender has run for a channel since it was given."""
+
+    __slots__ = ("__weakref__",)
+
+
 class Delivery:
     def __init__(
         self,
@@ -60,7 +67,11 @@ class Delivery:
         self._typing_every_s = typing_every_s
         self._now = now
         self._count = count
+        self._settling = {
+            account: adapter for account, adapter in adapters.items() if isinstance(adapter, Settling)
+        }
         self._senders: dict[tuple[AccountId, ChannelId], asyncio.Task[None]] = {}
+        self._quiet: WeakValueDictionary[tuple[AccountId, ChannelId], Quiet] = WeakValueDictionary()
         self._again: set[tuple[AccountId, ChannelId]] = set()
         self._moved: set[tuple[AccountId, ChannelId]] = set()
         """Channels whose rows were readdressed under their sender's hands."""
@@ -101,14 +112,37 @@ class Delivery:
     def shows_tools(self, account: AccountId) -> bool:
         return self._settings.delivery.show_tools or account in self.shows_tools_on
 
-    def notify(self, account: AccountId, channel: ChannelId) -> None:
-        """Something may be waiting for this channel."""
+    def watch(self, account: AccountId, channel: ChannelId) -> Quiet | None:
+        """A mark that lasts until a sender runs for this channel; None while one does."""
+        place = (account, channel)
+        if place in self._senders:
+            return None
+        quiet = self._quiet.get(place)
+        if quiet is None:
+            quiet = self._quiet[place] = Quiet()
+        return quiet
+
+    def notify(
+        self,
+        account: AccountId,
+        channel: ChannelId,
+        *,
+        waiting: Sequence[OutgoingChunk] = (),
+        since: Quiet | None = None,
+    ) -> None:
+        """Something may be waiting for this channel.
+
+        `waiting` is what a transaction found there that began after the mark `since` was given: as long as the mark lasts,
+        nobody has touched it, and the sender need not read it again.
+        """
         place = (account, channel)
         if place in self._senders:
             self._again.add(place)
         elif not self._is_closed and account in self._adapters:
+            is_fresh = since is not None and self._quiet.get(place) is since
+            self._quiet.pop(place, None)
             task = asyncio.create_task(
-                self._send_all(account, channel),
+                self._send_all(account, channel, waiting if is_fresh else ()),
                 name=f"sender-{account}-{channel}",
                 context=Context(),  # it serves many turns: its log lines must not name the one that woke it
             )
@@ -126,8 +160,8 @@ class Delivery:
 
     def settle(self, account: AccountId, message_id: PlatformMessageId) -> None:
         """Nothing (more) will be sent for this message."""
-        adapter = self._adapters.get(account)
-        if isinstance(adapter, Settling):
+        adapter = self._settling.get(account)
+        if adapter is not None:
             try:
                 adapter.settled(message_id)
             except Exception:  # it is told of what has happened; its fault must not undo that
@@ -177,12 +211,15 @@ class Delivery:
             self._again.discard(place)
             self.notify(*place)
 
-    async def _send_all(self, account: AccountId, channel: ChannelId) -> None:
+    async def _send_all(
+        self, account: AccountId, channel: ChannelId, known: Sequence[OutgoingChunk] = ()
+    ) -> None:
         while True:
             self._again.discard((account, channel))
-            chunks = await self._durably(
+            chunks = known or await self._durably(
                 lambda: self._database.read(lambda tx: outbox.waiting(tx, account, channel))
             )
+            known = ()
             if not chunks:
                 return
             for chunk in chunks:
@@ -267,7 +304,7 @@ class Delivery:
     async def _mark_sent(
         self, chunk: OutgoingChunk, message_id: PlatformMessageId, waited_ms: int, *, was_repeat: bool
     ) -> None:
-        is_settling = isinstance(self._adapters[chunk.address.account], Settling)
+        is_settling = chunk.address.account in self._settling
 
         def mark(tx: Transaction) -> bool:
             outbox.mark_sent(

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 
@@ -39,7 +39,16 @@ from sessions.database.base import Database, Transaction
 from sessions.database.values import storable
 from sessions.errors import StaleClaim, StoreError
 from sessions.hot import HotSessions, Tail, tail_after
-from sessions.models import Address, Claim, ErrorRecord, ReplyKind, StepRecord, ToolCall, TurnStatus
+from sessions.models import (
+    Address,
+    Claim,
+    ErrorRecord,
+    OutgoingChunk,
+    ReplyKind,
+    StepRecord,
+    ToolCall,
+    TurnStatus,
+)
 from sessions.scope import SessionOnly
 from sessions.window import learn
 
@@ -86,7 +95,15 @@ class DeliveryPort(Protocol):
     """What a turn asks of the delivery."""
 
     def render(self, account: AccountId, text: str) -> list[Mapping[str, Json]]: ...
-    def notify(self, account: AccountId, channel: ChannelId) -> None: ...
+    def watch(self, account: AccountId, channel: ChannelId) -> Any: ...
+    def notify(
+        self,
+        account: AccountId,
+        channel: ChannelId,
+        *,
+        waiting: Sequence[OutgoingChunk] = (),
+        since: Any = None,
+    ) -> None: ...
     def settle(self, account: AccountId, message_id: PlatformMessageId) -> None: ...
     def open_preview(self, claim: Claim) -> Preview: ...
     def shows_tools(self, account: AccountId) -> bool: ...
@@ -111,8 +128,8 @@ class _Run:
     preview: Preview
     agent_name: str | None = None
     started: float = field(default_factory=time.monotonic)
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    """Its person asked for an end."""
+    stopping: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    """Done once its person asked for an end."""
     unsaved: ModelAnswer | None = None
     """The latest answer, not recorded yet: if it is the last one, it is committed together with the result."""
     next_step: int = 1
@@ -122,6 +139,10 @@ class _Run:
     window: TurnWindow | None = None
     tools_used: list[str] = field(default_factory=list)
     steps: list[RecordedStep] = field(default_factory=list)
+
+    def ask_to_stop(self) -> None:
+        if not self.stopping.done():
+            self.stopping.set_result(None)
 
 
 class Turns:
@@ -157,7 +178,7 @@ class Turns:
     def stop(self, turn_id: TurnId) -> None:
         """End a running turn at once; a turn that is not running is not touched."""
         if (run := self._running.get(turn_id)) is not None:
-            run.stopping.set()
+            run.ask_to_stop()
 
     async def run(self, claim: Claim, *, may_continue: Callable[[], bool]) -> tuple[Claim | None, bool]:
         """Run a turn to its end and store the result. Cancelled from outside, it stores nothing and stays as a row."""
@@ -228,24 +249,22 @@ class Turns:
         deadline_s = self._settings.turns.deadline_s
         work = asyncio.create_task(self._ask_agent(run))
         work.add_done_callback(_forget_result)  # one that is left behind ends with nobody listening
-        stopping = asyncio.create_task(run.stopping.wait())
+        ends: list[asyncio.Future[Any]] = [work, run.stopping]
         try:
-            await asyncio.wait([work, stopping], timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 return self._read_outcome(run, work)
             work.cancel()
             await asyncio.wait([work], timeout=_STOP_GRACE_S)
             if work.done() and not work.cancelled():
                 return self._read_outcome(run, work)  # it came to its own end in the last moment
-            if run.stopping.is_set():
+            if run.stopping.done():
                 return self._stopped(run)
             return self._failed(run, "timeout", f"no answer within {deadline_s:g} s", status="timeout")
         except asyncio.CancelledError:
             work.cancel()
             await asyncio.wait([work], timeout=_STOP_GRACE_S)
             raise
-        finally:
-            stopping.cancel()
 
     def _read_outcome(self, run: _Run, work: "asyncio.Task[_Outcome]") -> _Outcome:
         if work.cancelled():
@@ -397,7 +416,9 @@ class Turns:
 
         metadata = {"tools_used": run.tools_used, "processing_ms": round(duration * 1000)}
 
-        def store(tx: Transaction) -> tuple[Claim | None, bool, bool, Tail]:
+        quiet = self._delivery.watch(address.account, address.channel) if chunks else None
+
+        def store(tx: Transaction) -> tuple[Claim | None, bool, bool, Tail, Sequence[OutgoingChunk]]:
             now = self._now()
             inbox.finish(
                 tx,
@@ -423,15 +444,16 @@ class Turns:
             tail = tail_after(claim, outcome.answer, metadata, now, self._settings.agent.context_messages)
             outbox.add(tx, address, kind, chunks, now, turn_id=claim.turn_id, session_id=claim.session_id)
             is_settled = not chunks and outbox.is_settled(tx, address.inbox_id)
+            waiting = outbox.waiting(tx, address.account, address.channel) if quiet is not None else ()
             if may_claim:
                 following = inbox.claim(tx, claim.session_id, now, context_messages=tail.asked, recent=tail)
-                return following, False, is_settled, tail
-            return None, inbox.waiting(tx, claim.session_id) > 0, is_settled, tail
+                return following, False, is_settled, tail, waiting
+            return None, inbox.waiting(tx, claim.session_id) > 0, is_settled, tail, waiting
 
-        following, has_more, is_settled, tail = await self._durably(store)
+        following, has_more, is_settled, tail, waiting = await self._durably(store)
         self._hot.keep(claim.session_id, tail)
         if chunks:
-            self._delivery.notify(address.account, address.channel)
+            self._delivery.notify(address.account, address.channel, waiting=waiting, since=quiet)
         elif is_settled and address.reply_to is not None:
             self._delivery.settle(address.account, address.reply_to)
         self._observe(outcome.status, duration)

@@ -200,5 +200,7 @@ def _context_message(message: Message, *, is_shared: bool) -> ContextMessage:
                 attachment.get("size_bytes"),
             )
             for attachment in message.attachments
-        ),
+        )
+        if message.attachments
+        else (),
     )

@@ -155,7 +155,7 @@ class _Composer:
         self._messages = list(messages)
         self._steps = list(steps)
         self._notes = notes_of(summaries)
-        counts = tokens.count_each(
+        counts = tokens.count_known(
             [self._notes, *(message.content for message in messages), *(step.text for step in steps)]
         )
         said = len(self._messages)

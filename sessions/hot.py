@@ -49,7 +49,7 @@ def tail_after(claim: Claim, answer: str | None, metadata: Mapping[str, Json], n
                 None,
                 now,
                 claim.turn_id,
-                [],
+                (),
                 metadata,
             ),
         )

@@ -659,6 +659,6 @@ def read_message(row: Row) -> Message:
         author=row["author"],
         created_at=row["created_at"],
         turn_id=row["turn_id"],
-        attachments=orjson.loads(row["attachments"]),
-        metadata=orjson.loads(row["metadata"]),
+        attachments=orjson.loads(row["attachments"]) if row["attachments"] != "[]" else (),
+        metadata=orjson.loads(row["metadata"]) if row["metadata"] != "{}" else {},
     )

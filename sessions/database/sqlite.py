@@ -71,11 +71,20 @@ class SqliteTransaction:
         return self._run(sql, parameters).rowcount
 
     def row(self, sql: str, parameters: Parameters = {}) -> Row | None:
-        row: Row | None = self._run(sql, parameters).fetchone()
-        return row if row is None or self._open is None else self._open(row)
+        cursor = self._run(sql, parameters)
+        values = cursor.fetchone()
+        if values is None:
+            return None
+        row: Row = dict(zip([column[0] for column in cursor.description], values, strict=True))
+        return row if self._open is None else self._open(row)
 
     def rows(self, sql: str, parameters: Parameters = {}) -> list[Row]:
-        rows = self._run(sql, parameters).fetchall()
+        cursor = self._run(sql, parameters)
+        found = cursor.fetchall()
+        if not found:
+            return []
+        names = [column[0] for column in cursor.description]
+        rows: list[Row] = [dict(zip(names, values, strict=True)) for values in found]
         return rows if self._open is None else [self._open(row) for row in rows]
 
     def execute_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
@@ -89,14 +98,16 @@ class SqliteTransaction:
             raise ValueError("a text holds half a character") from None
 
     def _run(self, sql: str, parameters: Parameters) -> sqlite3.Cursor:
+        cursor = self._connection.cursor()
+        cursor.row_factory = None  # names are put to the values once for all rows, not by a call for each
         try:
-            return self._connection.execute(sql, parameters)
+            return cursor.execute(sql, parameters)
         except UnicodeEncodeError:  # half a character; nothing ran yet
             mended = {
                 name: storable(value) if isinstance(value, str) else value
                 for name, value in parameters.items()
             }
-            return self._connection.execute(sql, mended)
+            return cursor.execute(sql, mended)
 
 
 class _Operation:

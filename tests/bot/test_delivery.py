@@ -11,7 +11,9 @@ from adapters.errors import MessageGone, Moved, RateLimited, Rejected, Uncertain
 from adapters.memory import MemoryAdapter, Room
 from adapters.memory.adapter import CAPABILITIES, REPEAT_MARK
 from bot.agents.scripted import ScriptedAgent
+from config.names import ChannelId
 from sessions import outbox as outbox_module
+from sessions.outbox import read_chunk
 from tests.bot.house import ACCOUNT, LIKE_TELEGRAM, GatedAgent, MovingClock
 
 SHORT = replace(CAPABILITIES, max_text=100)
@@ -96,6 +98,50 @@ async def test_everything_is_sent_when_many_notices_come_at_once(build):
         assert house.delivery.channels_busy == 0
         for n in range(5):
             assert house.shown(f"p{n}") == [f"echo: {wave}.{n}" for wave in range(30)]
+
+
+async def test_an_answer_goes_out_without_being_read_again(build):
+    """What the transaction that ended the turn found waiting is sent at once: no look at the store lies between."""
+    house = build()
+    async with house.running():
+        reads = []
+        read = house.database.read
+
+        async def counted(work):
+            reads.append(work)
+            return await read(work)
+
+        house.database.read = counted
+        assert await house.adapter.ask("one") == ["echo: one"]
+        assert not reads
+
+
+async def test_what_another_sender_may_have_sent_is_read_again(build):
+    """A list of what waits is not believed once a sender ran for the channel after it was begun: nothing goes out twice."""
+    house = build()
+    async with house.running():
+        mark = house.delivery.watch(ACCOUNT, ChannelId("ada"))
+        assert house.delivery.watch(ACCOUNT, ChannelId("ada")) is mark
+        await house.adapter.ask("one")
+        row = (await outbox(house))[0]
+        stale = read_chunk({**row, "state": "ready", "platform_message_id": None})
+        house.delivery.notify(ACCOUNT, ChannelId("ada"), waiting=[stale], since=mark)
+        await house.until(lambda: not house.delivery.channels_busy)
+        assert len(house.room.sent) == 1
+
+
+async def test_there_is_no_mark_while_a_sender_runs(build):
+    """A sender under way may take up any chunk: what is found beside it is left to it."""
+    release = asyncio.Event()
+    room = Platform()
+    room.sends.append(release.wait)
+    house = build(room=room)
+    async with house.running():
+        await house.deliver("one")
+        await house.until(lambda: room.calls)
+        assert house.delivery.watch(ACCOUNT, ChannelId("ada")) is None
+        release.set()
+        await house.until_quiet()
 
 
 async def test_what_was_not_sent_goes_out_after_a_restart(build):

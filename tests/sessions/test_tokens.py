@@ -20,6 +20,22 @@ def test_the_vocabulary_is_installed_and_counts_right():
     assert tokens.count_each([]) == []
 
 
+def test_counts_are_remembered_and_right(monkeypatch):
+    """A text that was counted is not counted again, also after the memory was full; the texts themselves are not kept."""
+    monkeypatch.setattr(tokens, "_MOST_KNOWN", 40)
+    tokens._known.clear()
+    texts = [f"word {number} " * number for number in range(30)] + ["", "hello world"]
+    assert tokens.count_known(texts) == tokens.count_each(texts)
+    with monkeypatch.context() as patched:
+        patched.setattr(tokens, "count_each", lambda _: pytest.fail("counted again"))
+        assert tokens.count_known(texts[::-1]) == tokens.counter()(texts[::-1])
+    for first in range(0, 120, 10):
+        more = [f"other {number}" for number in range(first, first + 20)] + texts[:5]
+        assert tokens.count_known(more) == tokens.count_each(more)
+        assert len(tokens._known) <= 40
+    assert all(isinstance(part, int) for key in tokens._known for part in key)
+
+
 def test_a_vocabulary_that_counts_wrong_is_refused():
     """A build that gives other counts for the known sample must not be used."""
 
