@@ -5,6 +5,7 @@ how it starts, how it stops.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -177,7 +178,7 @@ class App:
             hot=self.hot,
         )
         self.health = HealthCheck(database, self.adapters, closed_because=self.gateway.closed_because)
-        self.upkeep = Upkeep(database, encoder=make_encoder(settings), now=now)
+        self.upkeep = Upkeep(database, encoder=make_encoder(settings), hot=self.hot, now=now)
         self.web: WebServer | None = None
         if settings.http.enabled:
             routes = [route for adapter in self.adapters.values() for route in adapter.routes]
@@ -257,6 +258,8 @@ class App:
         cut_off = await self.lanes.drain(max(0.0, deadline - time.monotonic()))
         await self.summariser.close()
         unsent = await self.delivery.close(max(0.5, deadline - time.monotonic()))
+        with contextlib.suppress(StoreError):  # a number is not worth a fault at the end
+            await self.upkeep.count_cache()
         for account, adapter in self.adapters.items():
             await _let_go(account, adapter.close())
         for agent in self._agents.values():

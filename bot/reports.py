@@ -112,7 +112,7 @@ def statistics_text(read: Statistics, *, with_sparklines: bool) -> str:
             )
         )
     if read.cache_hit_rate is not None:
-        lines.append(_line("cache hits", f"{read.cache_hit_rate:.1%}"))
+        lines.append(_line("cache hits", f"{read.cache_hit_rate:.1%} of the turns of 14 days"))
     for word, numbers in (("last 24 hours", read.messages_by_hour), ("last 14 days", read.messages_by_day)):
         bars = f"{sparkline(numbers)}  " if with_sparklines else ""
         lines.append(_line(word, f"{bars}{sum(numbers):,} messages"))

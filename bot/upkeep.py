@@ -16,6 +16,7 @@ from bot import retention
 from sessions import search, semantic, statistics
 from sessions.database.base import Database
 from sessions.errors import StoreError
+from sessions.hot import HotSessions
 from sessions.semantic import Encoder
 
 _ROUND_S: Final = 3.0
@@ -34,10 +35,13 @@ class Upkeep:
         database: Database,
         *,
         encoder: Encoder | None = None,
+        hot: HotSessions | None = None,
         now: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> None:
-        """With an encoder, messages get vectors for the search by meaning."""
+        """With an encoder, messages get vectors for the search by meaning; with a cache, the statistics know its hits."""
         self._database = database
+        self._hot = hot
+        self._counted = (0, 0)
         self._encoder = encoder
         self._now = now
         self._hours_forgotten_at = float("-inf")
@@ -63,6 +67,7 @@ class Upkeep:
             await self._in_batches(lambda: self._database.write(search.index_pending))
         if await self._database.read(statistics.has_changes):
             await self._in_batches(lambda: self._database.write(statistics.fold))
+        await self.count_cache()
         if time.monotonic() - self._hours_forgotten_at > _HOUR_S:
             await self._in_batches(
                 lambda: self._database.write(lambda tx: statistics.forget_old_hours(tx, self._now()))
@@ -75,6 +80,14 @@ class Upkeep:
             self._must_wipe = not await self._database.wipe()
         if (encoder := self._encoder) is not None:
             await self._in_batches(lambda: self._encode(encoder))
+
+    async def count_cache(self) -> None:
+        """Write down how often the cache helped since the last time. Raises: StoreError."""
+        if self._hot is None or self._counted == (known := (self._hot.hits, self._hot.misses)):
+            return
+        hits, misses = known[0] - self._counted[0], known[1] - self._counted[1]
+        await self._database.write(lambda tx: statistics.count_cache(tx, hits, misses, self._now()))
+        self._counted = known
 
     async def _in_batches(self, step: Callable[[], Awaitable[int]]) -> None:
         while await step():  # noqa: ASYNC110 - not waiting for anything: the pause is for others

@@ -95,16 +95,14 @@ class Statistics:
     mean_session_duration_ms: float | None = None
     """From the creation of a session to its last activity."""
     cache_hit_rate: float | None = None
-    """Of the cache of hot sessions, if the caller knows one."""
+    """Turns of the last 14 days whose conversation was in memory, of all; for everything only, None before the first."""
     messages_by_hour: Sequence[int] = ()
     """The last 24 hours, the current one last."""
     messages_by_day: Sequence[int] = ()
     """The last 14 days (UTC), today last."""
 
 
-def read(
-    tx: Transaction, scope: Scope, subject: Subject, now: int, *, cache_hit_rate: float | None = None
-) -> Statistics:
+def read(tx: Transaction, scope: Scope, subject: Subject, now: int) -> Statistics:
     """The statistics of a subject; all zero for one that the scope may not see or that does not exist.
 
     A person sees their own and those of their sessions, a channel the sessions it shares, a turn its session, an operator all.
@@ -154,7 +152,10 @@ def read(
     facts += [("turns", row["word"], "", _UNKNOWN, int(row["amount"])) for row in unfinished]
     sums = {name: int(totals[name] or 0) for name in totals} if totals else {}
     timeline = {int(row["hour"]): int(row["messages"]) for row in hours}
-    return _made(subject, sums, facts, timeline, now, cache_hit_rate)
+    hit_rate = (
+        _cache_hit_rate(tx, now) if subject.dimension == "all" and isinstance(scope, OperatorScope) else None
+    )
+    return _made(subject, sums, facts, timeline, now, hit_rate)
 
 
 def fold(tx: Transaction, batch: int = 500) -> int:
@@ -176,6 +177,27 @@ def forget_old_hours(tx: Transaction, now: int, batch: int = 500) -> int:
         "(SELECT hour FROM statistics_hours WHERE hour < :before ORDER BY hour LIMIT 1 OFFSET :batch), :before)",
         {"before": now - HOURS_KEPT_MS, "batch": batch},
     )
+
+
+def count_cache(tx: Transaction, hits: int, misses: int, now: int) -> None:
+    """Add what a daemon's cache of hot sessions did since it said so last, and let go of days that are past."""
+    day = now - now % DAY_MS
+    tx.execute("DELETE FROM cache_counts WHERE day < :before", {"before": day - 13 * DAY_MS})
+    tx.execute(
+        "INSERT INTO cache_counts (day, hits, misses) VALUES (:day, :hits, :misses) ON CONFLICT (day) DO UPDATE SET"
+        " hits = cache_counts.hits + excluded.hits, misses = cache_counts.misses + excluded.misses",
+        {"day": day, "hits": hits, "misses": misses},
+    )
+
+
+def _cache_hit_rate(tx: Transaction, now: int) -> float | None:
+    row = tx.row(
+        "SELECT SUM(hits) AS hits, SUM(misses) AS misses FROM cache_counts WHERE day >= :since",
+        {"since": now - now % DAY_MS - 13 * DAY_MS},
+    )
+    if row is None or not (row["hits"] or row["misses"]):
+        return None
+    return int(row["hits"]) / (int(row["hits"]) + int(row["misses"]))
 
 
 def forget_person(tx: Transaction, person_id: PersonId) -> None:

@@ -17,8 +17,10 @@ from bot.web.app import PortTaken
 from config.errors import ConfigError
 from config.names import AccountId
 from config.settings import AccountSettings, Settings
-from sessions import inbox, quarantine
+from sessions import inbox, quarantine, statistics
 from sessions.errors import StoreUnavailable
+from sessions.scope import OperatorScope
+from sessions.statistics import Subject
 
 ACCOUNT = AccountId("memory.main")
 OTHER = AccountId("memory.other")
@@ -90,6 +92,24 @@ async def test_each_account_answers_for_itself(tmp_path):
     async with daemon(tmp_path) as app:
         await app.adapters[ACCOUNT].ask("hello")
         assert "nothing to show" in (await app.adapters[OTHER].ask("/history"))[0]
+
+
+async def test_the_statistics_know_how_often_the_cache_helped(tmp_path):
+    """What the memory of hot sessions did stands in the statistics, whenever it was written down and at the end."""
+    async with daemon(tmp_path) as app:
+        for number in range(8):
+            await app.adapters[ACCOUNT].ask(f"hello {number}")
+            if number == 3:
+                await app.upkeep.count_cache()
+                await app.upkeep.count_cache()
+    database = await open_database(make_settings(tmp_path))
+    try:
+        read = await database.read(
+            lambda tx: statistics.read(tx, OperatorScope(), Subject(), int(time.time() * 1000))
+        )
+    finally:
+        await database.close()
+    assert read.cache_hit_rate == 7 / 8
 
 
 async def test_a_fault_takes_down_one_adapter_and_it_comes_back(tmp_path):

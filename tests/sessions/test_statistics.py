@@ -365,9 +365,19 @@ def test_old_hours_are_removed_in_batches(tx):
     assert before.messages_by_day == [1] * 14
 
 
-def test_the_cache_hit_rate_is_passed_on(tx):
-    """The number the caller knows stands in the result."""
-    assert statistics.read(tx, EVERYTHING, Subject(), NOW, cache_hit_rate=0.93).cache_hit_rate == 0.93
+def test_the_cache_hit_rate_is_of_fourteen_days_and_every_node(tx):
+    """What daemons add stands in the numbers of everything, for operators only; days that are past do not."""
+    assert statistics.read(tx, EVERYTHING, Subject(), NOW).cache_hit_rate is None
+    statistics.count_cache(tx, 0, 900, NOW - 15 * DAY)
+    statistics.count_cache(tx, 50, 10, NOW - 13 * DAY)
+    statistics.count_cache(tx, 20, 5, NOW)
+    statistics.count_cache(tx, 10, 5, NOW)
+    assert statistics.read(tx, EVERYTHING, Subject(), NOW).cache_hit_rate == 0.8
+    assert statistics.read(tx, EVERYTHING, Subject(), NOW + DAY).cache_hit_rate == 30 / 40
+    assert statistics.read(tx, EVERYTHING, Subject("platform", "telegram"), NOW).cache_hit_rate is None
+    assert statistics.read(tx, PersonScope(PersonId("p")), Subject(), NOW).cache_hit_rate is None
+    kept = tx.row("SELECT COUNT(*) AS n FROM cache_counts")
+    assert kept and kept["n"] == 2
 
 
 def test_buckets_are_the_same_everywhere(tx):
