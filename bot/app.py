@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 import structlog
@@ -42,6 +42,9 @@ from sessions.errors import StoreError, StoreUnavailable
 from sessions.hot import HotSessions
 from sessions.sealing import read_keys
 
+if TYPE_CHECKING:
+    from sessions.database.postgres_connections import Limits
+
 log = structlog.get_logger()
 
 TERMINAL: Final = AccountId("terminal.local")
@@ -51,11 +54,17 @@ _CLOSE_TIMEOUT_S: Final = 6.0
 _DECLINED_KEPT_MS: Final = 7 * 24 * 3600 * 1000
 
 
+def is_sqlite(database_url: str) -> bool:
+    """Whether the database is a file, which one process owns, or a server's, which many may share."""
+    return database_url.startswith("sqlite:")
+
+
 def sqlite_path(database_url: str) -> Path:
     """The file that a sqlite URL names: `sqlite:///absolute/path`, `sqlite:relative/path`. Raises: StoreUnavailable."""
-    if not database_url.startswith("sqlite:"):
+    if not is_sqlite(database_url):
         raise StoreUnavailable(
-            "this Palaver stores in SQLite only", 'Set database_url = "sqlite:///var/lib/palaver/palaver.db".'
+            "the database is on a server, not in a file",
+            'This is for files only: database_url = "sqlite:///var/lib/palaver/palaver.db".',
         )
     rest = database_url.removeprefix("sqlite:")
     if rest.startswith("//"):
@@ -65,7 +74,17 @@ def sqlite_path(database_url: str) -> Path:
 
 
 async def open_database(settings: Settings) -> Database:
-    """Raises: StoreError."""
+    """The database that the URL's scheme names, with today's schema. Raises: StoreError."""
+    if not is_sqlite(settings.database_url):
+        from sessions.database.postgres import PostgresDatabase
+
+        return await PostgresDatabase.open(
+            settings.database_url,
+            writers=settings.store.writers,
+            readers=settings.store.readers,
+            limits=_limits(settings),
+            keys=encryption_keys(settings),
+        )
     return await SqliteDatabase.open(
         sqlite_path(settings.database_url),
         readers=settings.store.readers,
@@ -76,8 +95,26 @@ async def open_database(settings: Settings) -> Database:
 
 async def open_beside(settings: Settings) -> Database:
     """The database for reading, whether or not a daemon owns it. Raises: StoreError."""
+    if not is_sqlite(settings.database_url):
+        from sessions.database.postgres import PostgresDatabase
+
+        return await PostgresDatabase.open_beside(
+            settings.database_url, limits=_limits(settings), keys=encryption_keys(settings)
+        )
     return await SqliteDatabase.open_beside(
         sqlite_path(settings.database_url), keys=encryption_keys(settings)
+    )
+
+
+def _limits(settings: Settings) -> "Limits":
+    from sessions.database.postgres_connections import Limits
+
+    store = settings.store
+    return Limits(
+        statement_s=store.statement_timeout_s,
+        lock_s=store.lock_timeout_s,
+        connect_s=store.connect_timeout_s,
+        answer_s=store.statement_timeout_s + 10,  # the server's own end comes first
     )
 
 

@@ -7,6 +7,7 @@ message is taken from a platform, and no model is asked a question. What a platf
 import asyncio
 import errno
 import socket
+import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -94,6 +95,8 @@ async def _model(settings: Settings) -> Finding:
 
 
 async def _database(loaded: Loaded) -> Finding:
+    if not app.is_sqlite(loaded.settings.database_url):
+        return await _server(loaded)
     path = app.sqlite_path(loaded.settings.database_url)
     if not path.exists():
         return Finding(True, "database", f"{path} will be made at the first start")
@@ -111,6 +114,35 @@ async def _database(loaded: Loaded) -> Finding:
             False, "database", f"{path} is damaged: {verdict}", "Stop the daemon and put back a backup."
         )
     return Finding(True, "database", f"{path} is sound")
+
+
+async def _server(loaded: Loaded) -> Finding:
+    """What a database server says of itself, and how far away it is."""
+    try:
+        database = await app.open_beside(loaded.settings)
+        try:
+            started = time.monotonic()
+            about = await database.read(
+                lambda tx: tx.row(
+                    "SELECT current_setting('server_version') AS version, current_setting('fsync') AS fsync,"
+                    " current_database() AS name, pg_is_in_recovery() AS is_standby"
+                )
+            )
+            took_ms = 1000 * (time.monotonic() - started)
+        finally:
+            await database.close()
+    except StoreError as error:
+        return Finding(False, "database", error.reason, error.hint)
+    assert about is not None
+    what = f"PostgreSQL {about['version']}, database {about['name']!r}"
+    if about["is_standby"]:
+        return Finding(
+            False, "database", f"{what} is a standby and read-only", "Point database_url at the primary."
+        )
+    if about["fsync"] != "on":
+        hint = "Set fsync = on in postgresql.conf: without it a power cut loses what was accepted."
+        return Finding(False, "database", f"{what} does not wait for its disk", hint)
+    return Finding(True, "database", f"{what} has today's schema and answers in {took_ms:.0f} ms")
 
 
 async def _port(host: str, port: int) -> Finding:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 import orjson
 
+from config.redaction import redact_url
 from config.settings import Settings
 from sessions.history import Trace
 from sessions.models import Session
@@ -206,7 +207,7 @@ def welcome(settings: Settings, agent: str, log_destination: str) -> list[str]:
         following += "OPENAI_API_KEY=… for a real model · "
     return [
         f"palaver {version('palaver')} — talking in the terminal, answers by {kind}",
-        f"  database   {settings.database_url.removeprefix('sqlite://')}",
+        f"  database   {redact_url(settings.database_url).removeprefix('sqlite://')}",
         f"  log        {log_destination}",
         f"  next       {following}/help",
     ]

@@ -395,8 +395,25 @@ class LogSettings(Section):
 class StoreSettings(Section):
     """How the database is used."""
 
-    readers: int = Field(2, gt=0, le=32, description="SQLite connections for reading beside the one writer.")
-    busy_timeout_s: Seconds = Field(5, description="Wait for a lock held by another program.")
+    readers: int = Field(
+        2,
+        gt=0,
+        le=32,
+        description="Connections for reading, beside SQLite's one writer or PostgreSQL's writers.",
+    )
+    writers: int = Field(
+        4, gt=0, le=32, description="PostgreSQL only: most connections for writing, per node."
+    )
+    busy_timeout_s: Seconds = Field(5, description="SQLite only: wait for a lock held by another program.")
+    connect_timeout_s: Seconds = Field(
+        5, ge=2, description="PostgreSQL only: longest time for making a connection."
+    )
+    statement_timeout_s: Seconds = Field(
+        20, gt=0, description="PostgreSQL only: longest time for one statement before the server ends it."
+    )
+    lock_timeout_s: Seconds = Field(
+        10, gt=0, description="PostgreSQL only: longest wait for rows that another node keeps locked."
+    )
     encryption_keys: tuple[SecretStr, ...] | None = Field(
         None,
         description="Keys that what people say is encrypted with in the database: the first one encrypts, all decrypt. Each is a key "

@@ -18,7 +18,6 @@ from config.errors import ConfigError
 from config.names import AccountId
 from config.settings import AccountSettings, Settings
 from sessions import inbox, quarantine, statistics
-from sessions.errors import StoreUnavailable
 from sessions.scope import OperatorScope
 from sessions.statistics import Subject
 
@@ -327,12 +326,6 @@ def test_a_relative_path_and_a_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert sqlite_path("sqlite:chat.db") == tmp_path / "chat.db"
     assert sqlite_path("sqlite:~/chat.db") == tmp_path / "home" / "chat.db"
-
-
-async def test_another_kind_of_database_is_said_plainly():
-    """PostgreSQL is not there yet: one sentence, with what to set."""
-    with pytest.raises(StoreUnavailable, match="SQLite only"):
-        await open_database(Settings(database_url="postgresql://db/palaver"))
 
 
 def test_accounts(tmp_path):

@@ -1,0 +1,136 @@
+"""The composition on PostgreSQL: what the URL's scheme opens, a daemon that runs whole on it, and what people are told of it."""
+
+import pytest
+
+from bot import doctor, story
+from bot.app import App, accounts_of, open_beside, open_database, sqlite_path
+from config import report
+from config.names import AccountId
+from config.settings import Settings
+from config.sources import Loaded
+from sessions.errors import StoreUnavailable
+from tests import postgres
+
+ACCOUNT = AccountId("memory.main")
+SECRET = "s3cr3t-enough-to-hide"
+
+
+@pytest.fixture
+def url():
+    postgres.skip_without_server()
+    with postgres.fresh_database() as found:
+        yield found
+
+
+def settings_for(url, **sections):
+    return Settings.model_validate(
+        {
+            "database_url": url,
+            "accounts": {"main": {"platform": "memory"}},
+            "agent": {"kind": "scripted"},
+            "http": {"port": 0},
+            "shutdown_after_s": 2,
+            **sections,
+        }
+    )
+
+
+async def test_a_daemon_runs_whole_on_postgresql(url):
+    """One setting names the server; a message is taken in, answered, delivered, and seen by a command beside the daemon."""
+    settings = settings_for(url)
+    database = await open_database(settings)
+    assert database.dialect == "postgresql"
+    app = App(settings, database, accounts_of(settings))
+    try:
+        await app.start()
+        reply = await app.adapters[ACCOUNT].ask("hello there")
+        assert "hello there" in str(reply)
+        beside = await open_beside(settings)
+        try:
+            rows = await beside.read(lambda tx: tx.rows("SELECT status FROM turns"))
+        finally:
+            await beside.close()
+        assert [row["status"] for row in rows] == ["completed"]
+    finally:
+        await app.close()
+
+
+async def test_sizes_and_times_are_the_settings(url):
+    """Pool sizes and time-outs of the store reach the server's connections."""
+    settings = settings_for(
+        url, store={"writers": 1, "readers": 1, "statement_timeout_s": 3, "lock_timeout_s": 2}
+    )
+    database = await open_database(settings)
+    try:
+        shown = await database.read(
+            lambda tx: tx.row(
+                "SELECT current_setting('statement_timeout') AS statement, current_setting('lock_timeout') AS lock"
+            )
+        )
+    finally:
+        await database.close()
+    assert (shown["statement"], shown["lock"]) == ("3s", "2s")
+
+
+async def test_what_follows_the_question_mark_reaches_the_client(url):
+    """TLS and other parameters pass through: a server without TLS is refused when TLS is required."""
+    with pytest.raises(StoreUnavailable, match="SSL"):
+        await open_database(settings_for(f"{url}?sslmode=require"))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda url: postgres.with_database(url, "nowhere"), '"nowhere" does not exist'),
+        (lambda _url: "postgresql://palaver@127.0.0.1:1/palaver", "refused"),
+        (lambda url: f"{url}?sslmoed=require", "not an address"),
+    ],
+)
+async def test_what_is_wrong_with_an_address_is_said(url, change, told):
+    """An unknown database, nobody listening and a misspelt parameter are each told, with what to do."""
+    with pytest.raises(StoreUnavailable, match=told) as raised:
+        await open_database(settings_for(change(url)))
+    assert raised.value.hint
+
+
+def test_the_password_is_shown_nowhere():
+    """check-config and the welcome of a chat show where the database is, without its password."""
+    settings = settings_for(f"postgresql://palaver:{SECRET}@127.0.0.1:1/palaver?sslpassword={SECRET}")
+    loaded = Loaded(settings, {}, None)
+    for text in (
+        report.text(loaded),
+        report.as_json(loaded),
+        "\n".join(story.welcome(settings, "echo", "log")),
+    ):
+        assert SECRET not in text
+        assert "127.0.0.1:1" in text
+
+
+async def test_an_error_does_not_repeat_the_password():
+    """Neither a server that is not there nor an address that is none prints what was given."""
+    for url in (
+        f"postgresql://palaver:{SECRET}@127.0.0.1:1/palaver",
+        f"postgresql://palaver:{SECRET}@[::1/x",
+    ):
+        with pytest.raises(StoreUnavailable) as raised:
+            await open_database(settings_for(url))
+        assert SECRET not in raised.value.reason + raised.value.hint
+
+
+def test_commands_for_files_say_so():
+    """What works on a file only refuses a server's address."""
+    with pytest.raises(StoreUnavailable, match="not in a file"):
+        sqlite_path("postgresql://db/palaver")
+
+
+async def test_doctor_looks_at_the_server(url):
+    """palaver doctor says which server it is, that it is in use with today's schema, and what is wrong with it otherwise."""
+    loaded = Loaded(settings_for(url), {}, None)
+    found = {finding.subject: finding for finding in await doctor.examine(loaded)}
+    assert "PostgreSQL" in found["database"].text
+    # The tests' own server does without fsync, which is worth a word.
+    assert found["database"].is_good or "fsync" in found["database"].hint
+    loaded = Loaded(settings_for("postgresql://palaver@127.0.0.1:1/palaver"), {}, None)
+    found = {finding.subject: finding for finding in await doctor.examine(loaded)}
+    assert not found["database"].is_good
+    assert "database_url" in found["database"].hint
