@@ -55,6 +55,7 @@ class Delivery:
         governor: Governor,
         *,
         typing_every_s: float = 4.0,
+        uncertain_first_s: float = _UNCERTAIN_FIRST_S,
         now: Callable[[], int] = lambda: int(time.time() * 1000),
         count: Callable[[str, str], None] = lambda _account, _outcome: None,
     ) -> None:
@@ -65,6 +66,7 @@ class Delivery:
         self._catalogue = catalogue
         self._governor = governor
         self._typing_every_s = typing_every_s
+        self._uncertain_first_s = uncertain_first_s
         self._now = now
         self._count = count
         self._settling = {
@@ -391,7 +393,7 @@ class Delivery:
                 return False
             case _:
                 self._governor.failed(account)
-                pause = min(_UNCERTAIN_LONGEST_S, _UNCERTAIN_FIRST_S * 2 ** min(10, chunk.attempts))
+                pause = min(_UNCERTAIN_LONGEST_S, self._uncertain_first_s * 2 ** min(10, chunk.attempts))
                 until = now + round(1000 * pause)
                 await self._durably(
                     lambda: self._database.write(

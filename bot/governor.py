@@ -69,10 +69,15 @@ class Governor:
     """All accounts' pace. Times are of the given monotonic clock, in seconds."""
 
     def __init__(
-        self, *, clock: Callable[[], float] = time.monotonic, jitter: Callable[[], float] = random.random
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+        probe_first_s: float = _PROBE_FIRST_S,
     ) -> None:
         self._clock = clock
         self._jitter = jitter
+        self._probe_first_s = probe_first_s
         self._accounts: dict[AccountId, _Account] = {}
 
     def add(self, account: AccountId, pace: Pace) -> None:
@@ -99,8 +104,8 @@ class Governor:
         """The platform was not reached: pause the whole account, longer each time."""
         state = self._accounts[account]
         state.failures += 1
-        pause = min(_PROBE_LONGEST_S, _PROBE_FIRST_S * 2 ** min(10, state.failures - 1))
-        state.probe_at = self._clock() + pause * (1 + 0.5 * self._jitter())  # never more than one a second
+        pause = min(_PROBE_LONGEST_S, self._probe_first_s * 2 ** min(10, state.failures - 1))
+        state.probe_at = self._clock() + pause * (1 + 0.5 * self._jitter())  # never sooner than the pause
         state.is_probing = False
         self._wake(state)
 

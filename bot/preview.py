@@ -189,6 +189,7 @@ class Preview:
             if self._showing_timer is None:
                 self._show_in(_TRY_AGAIN_S)
             return False
+        self._edited_at = time.monotonic()  # the store may have taken its time
         if known is not None:
             self._message_id = known
             await self._adapter.edit(self._target, known, chunk)

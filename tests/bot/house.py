@@ -116,7 +116,7 @@ class House:
         }
         self.tools = ToolRegistry(tools)
         self.now = now
-        self.governor = governor or Governor()
+        self.governor = governor or Governor(probe_first_s=0.1)
         self.make_adapter = adapter
         self.typing_every_s = typing_every_s
         self.adapter: MemoryAdapter
@@ -149,6 +149,7 @@ class House:
             texts,
             self.governor,
             typing_every_s=self.typing_every_s,
+            uncertain_first_s=0.1,
             now=self.now,
         )
         self.hot = HotSessions(self.settings.store.hot_bytes)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 import signal
 import sqlite3
 import stat
@@ -20,7 +21,7 @@ from tests.process.daemon import SCRIPT, clean_environment
 from tests.sessions.conversations import exported, talk
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
-KILLS = 5
+KILLS = 3
 KEYS = [sealing.new_key(), sealing.new_key()]
 
 
@@ -53,11 +54,11 @@ class Shell:
         return (out + error).decode()
 
     def kill_often(self, *arguments: str, took_s: float, **how) -> Iterator[int]:
-        """Start it again and again and kill each at another moment; gives the exit code of each."""
+        """Start it again and again and kill each at another moment, another one in each run; gives the exit code of each."""
         for number in range(1, KILLS + 1):
             process = self.start(*arguments, **how)
             try:
-                code = process.wait(timeout=took_s * number / (KILLS + 1))
+                code = process.wait(timeout=took_s * (number - random.random()) / KILLS)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 code = process.wait(timeout=30)

@@ -16,7 +16,8 @@ from tests.fakes.telegram import FakeTelegram
 
 @asynccontextmanager
 async def daemon(path, platform: str, **account) -> AsyncIterator[App]:
-    """A daemon with one account, wired as `palaver run` wires it."""
+    """A daemon with one account, wired as `palaver run` wires it, but at a pace that does not hold a test up."""
+    account["pace"] = {"per_direct_channel_per_s": 100.0, "per_group_channel_per_min": 6000.0}
     settings = Settings.model_validate(
         {
             "agent": {"kind": "scripted"},

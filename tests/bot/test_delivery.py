@@ -11,6 +11,7 @@ from adapters.errors import MessageGone, Moved, RateLimited, Rejected, Uncertain
 from adapters.memory import MemoryAdapter, Room
 from adapters.memory.adapter import CAPABILITIES, REPEAT_MARK
 from bot.agents.scripted import ScriptedAgent
+from bot.governor import Governor
 from config.names import ChannelId
 from sessions import outbox as outbox_module
 from sessions.outbox import read_chunk
@@ -271,7 +272,7 @@ async def test_a_wait_asked_for_while_a_send_was_prepared_is_kept_too(build, mon
 async def test_an_outage_is_probed_gently_and_ends_by_itself(build):
     """While the platform is down fewer than one request a second goes out over all channels; afterwards all is sent."""
     room = Platform()
-    house = build(room=room)
+    house = build(room=room, governor=Governor())
     async with house.running():
         room.outage(True)
         started = time.monotonic()

@@ -9,6 +9,7 @@ promises is broken by `tests/sessions/mutations.py`; `make mutations` runs both.
 import asyncio
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -31,10 +32,13 @@ class Mutation:
     adapter: str = "memory"
     also: tuple[tuple[str, str], ...] = ()
     """What else changes in the file, where a safeguard is not in one place."""
+    tests: tuple[str, ...] = ()
+    """Tests that must notice it, where no crash brings it to light."""
 
 
 UNANSWERED = r"^crash .*: unanswered: |even without a crash: .*unanswered: "
 SHOWN_TWICE = r"shown \d+ times"
+FAILED = r"^FAILED "
 
 MUTATIONS = (
     Mutation(
@@ -113,8 +117,26 @@ MUTATIONS = (
         "adapters/discord/sending.py",
         "nonce=key,",
         'nonce=__import__("secrets").token_hex(8),',
-        sign=SHOWN_TWICE,
-        adapter="discord",
+        sign=FAILED,
+        tests=(
+            "tests/adapters/discord/test_sending.py",
+        ),  # after a crash the look-up finds the copy all the same
+    ),
+    Mutation(
+        "a wait that the platform asked for ends with the process",
+        "sessions/outbox.py",
+        '    tx.execute(\n        "INSERT INTO holds ',
+        '    if tx:\n        return\n    tx.execute(\n        "INSERT INTO holds ',
+        sign=FAILED,
+        tests=("tests/bot/test_delivery.py",),
+    ),
+    Mutation(
+        "a forged webhook call is let in",
+        "adapters/telegram/webhook.py",
+        "if not hmac.compare_digest(",
+        "if False and hmac.compare_digest(",
+        sign=FAILED,
+        tests=("tests/adapters/telegram/test_webhook.py",),
     ),
     Mutation(
         "an earlier copy is not looked for on Discord",
@@ -149,6 +171,7 @@ def broken_copy(mutation: Mutation, folder: Path) -> Path:
     """A tree with the mutation in it."""
     for name in ("bot", "adapters", "sessions", "config", "tests"):
         shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(PROJECT / "pyproject.toml", folder)
     (folder / mutation.file).write_text(broken(mutation))
     return folder
 
@@ -156,6 +179,8 @@ def broken_copy(mutation: Mutation, folder: Path) -> Path:
 async def violations_of(mutation: Mutation | None, adapter: str, folder: Path) -> list[str]:
     """What the survey finds, up to the first violation of the expected kind; of the program as it is, up to the first."""
     tree = PROJECT if mutation is None else broken_copy(mutation, folder / "tree")
+    if mutation is not None and mutation.tests:
+        return _failing(tree, mutation.tests)
     until = re.compile("" if mutation is None else mutation.sign)
     try:
         found = await crash_points.survey(
@@ -166,9 +191,24 @@ async def violations_of(mutation: Mutation | None, adapter: str, folder: Path) -
     return found.violations
 
 
+def _failing(tree: Path, tests: Sequence[str]) -> list[str]:
+    """The tests that fail in this tree, at most the first."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "--show-capture=no", *tests],
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    if done.returncode not in (0, 1):
+        raise AssertionError(f"the tests did not run\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
+    return re.findall(r"^FAILED .*$", done.stdout, re.MULTILINE)
+
+
 def main(words: Sequence[str]) -> int:
     chosen = [one for one in MUTATIONS if all(word in one.name for word in words)]
-    for adapter in sorted({one.adapter for one in chosen}):
+    for adapter in sorted({one.adapter for one in chosen if not one.tests}):
         with tempfile.TemporaryDirectory(prefix="palaver-mutation-") as folder:
             if found := asyncio.run(violations_of(None, adapter, Path(folder))):
                 print(f"on {adapter} there is a violation as it is: {found[0]}")
@@ -184,7 +224,7 @@ def main(words: Sequence[str]) -> int:
             f"seen: {found[0].splitlines()[0][:90]}" if found else f"NOT SEEN ({len(violations)} others)"
         )
         print(
-            f"{mutation.name:<55} {mutation.adapter:<9} {verdict}  ({time.monotonic() - began:.0f} s)",
+            f"{mutation.name:<57} {mutation.adapter if not mutation.tests else 'tests':<9} {verdict}  ({time.monotonic() - began:.0f} s)",
             flush=True,
         )
     print(f"{len(chosen) - unseen} of {len(chosen)} mutations seen")

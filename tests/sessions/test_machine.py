@@ -41,6 +41,8 @@ T = TypeVar("T")
 
 EXAMPLES = {"sqlite": 80, "postgresql": 8}
 STEPS = 50
+QUICK = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+"""Memory, where there is such a folder: what the machine compares is not how durable a disk is, and it commits thousands of times."""
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 LONG_EXAMPLES, LONG_STEPS = 50, 4
 """How many times more of each a long run does."""
@@ -114,7 +116,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
-        folder = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="palaver-machine-"))
+        folder = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="palaver-machine-", dir=QUICK))
         self.opener: Opener = self.runner.run(
             self.stack.enter_async_context(DATABASES[self.store](Path(folder)))
         )
