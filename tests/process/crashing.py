@@ -19,6 +19,9 @@ from typing import Any
 
 from sessions.database.sqlite import SqliteDatabase
 
+_LATE = ("httpcore", "uvicorn.lifespan.off", "uvicorn.protocols.http.h11_impl", "anyio._backends._asyncio")
+"""What a daemon imports only once it runs."""
+
 
 def arm() -> None:
     """Set the trap that the environment asks for."""
@@ -70,9 +73,11 @@ def _nurse() -> None:
     """Fork daemons until the input ends; those that still run then are killed."""
     import bot.agents.scripted
     import bot.cli  # noqa: F401 - what a child would import, imported once
+    from sessions import tokens
 
-    for platform in ("discord", "memory", "telegram"):
-        importlib.import_module(f"adapters.{platform}.adapter")
+    for name in ("adapters.discord.adapter", "adapters.memory.adapter", "adapters.telegram.adapter", *_LATE):
+        importlib.import_module(name)
+    tokens.is_exact()  # loads the vocabulary, which is most of what a start costs
 
     codes: dict[int, int | None] = {}
     print(json.dumps({"ready": True}), flush=True)

@@ -96,11 +96,13 @@ MUTATIONS = (
         sign=UNANSWERED,
         also=(
             (
-                "        following, has_more, is_settled, tail = await self._durably(store)\n",
+                "        self._hot.keep(claim.session_id, tail)\n        if chunks:\n",
                 (
-                    "        following, has_more, is_settled, tail = await self._durably(store)\n"
+                    "        self._hot.keep(claim.session_id, tail)\n"
                     "        await self._durably(lambda tx: outbox.add(tx, address, kind, chunks, self._now(),\n"
                     "                                                  turn_id=claim.turn_id, session_id=claim.session_id))\n"
+                    "        quiet = None\n"
+                    "        if chunks:\n"
                 ),
             ),
         ),
@@ -224,7 +226,8 @@ def main(words: Sequence[str]) -> int:
             f"seen: {found[0].splitlines()[0][:90]}" if found else f"NOT SEEN ({len(violations)} others)"
         )
         print(
-            f"{mutation.name:<57} {mutation.adapter if not mutation.tests else 'tests':<9} {verdict}  ({time.monotonic() - began:.0f} s)",
+            f"{mutation.name:<57} {'tests' if mutation.tests else mutation.adapter:<9} {verdict}"
+            f"  ({time.monotonic() - began:.0f} s)",
             flush=True,
         )
     print(f"{len(chosen) - unseen} of {len(chosen)} mutations seen")
