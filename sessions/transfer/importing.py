@@ -4,7 +4,8 @@ Owns checking, what happens to what is there already, and the batches. A session
 session comes in one transaction; a large one stays hidden until its last row is in, and is taken up again where it was cut off.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -125,19 +126,20 @@ async def store(
     *,
     progress: Progress = lambda count: None,
 ) -> Imported:
-    """Put records into a database, in batches. Raises: TransferError."""
+    """Put records into a database, in batches; the next one is read while one is written. Raises: TransferError.
+
+    Records are taken, and progress is told, in another thread.
+    """
     done = Imported()
     intake = _Intake(database, await database.read(contents), done, now)
-    seen = 0
-    for line, record in records:
-        if intake.add(line, record):
+    source = iter(records)
+    try:
+        while await asyncio.to_thread(intake.fill, source, progress):
             await intake.flush()
-        seen += 1
-        if seen % 5000 == 0:
-            progress(seen)
-    intake.end()
-    await intake.flush()
-    progress(seen)
+        await intake.flush()
+    finally:
+        await intake.settle()  # what was complete before a fault is in
+    progress(intake.seen)
     return done
 
 
@@ -163,6 +165,20 @@ class _Intake:
         """Kinds of records that were found sound: their columns and the types of their values."""
         self._same: dict[str, str] = {}
         """Persons of the file who are known here under another id."""
+        self._writing: asyncio.Task[None] | None = None
+        self.seen = 0
+
+    def fill(self, records: Iterator[tuple[int, Record]], progress: Progress) -> bool:
+        """Take records until there is enough to be stored; False when there are no more. Raises: TransferError."""
+        for line, record in records:
+            is_enough = self.add(line, record)
+            self.seen += 1
+            if self.seen % 5000 == 0:
+                progress(self.seen)
+            if is_enough:
+                return True
+        self.end()
+        return False
 
     def add(self, line: int, record: Record) -> bool:
         """Take a record; True when there is enough to be stored. Raises: TransferError."""
@@ -191,7 +207,10 @@ class _Intake:
             self._current = None
 
     async def flush(self) -> None:
-        """Store what is complete, and the part that is there of a session too large to wait for."""
+        """Begin to store what is complete, and the part that is there of a session too large to wait for.
+
+        Raises: StoreError, TransferError of the batch before.
+        """
         sessions = self._whole
         part = self._current
         held: _Session | None = None
@@ -202,9 +221,24 @@ class _Intake:
         persons = self._persons
         if not sessions and not persons:
             return
+        await self.settle()
+        self._writing = asyncio.create_task(self._write(persons, sessions))
+        self._whole, self._persons, self._size = [], [], 0
+        if held is not None:
+            self._current = held
+        if self._current is not None:
+            self._size = self._current.size
+
+    async def settle(self) -> None:
+        """Wait for the batch that is being written. Raises: StoreError, TransferError."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            await writing
+
+    async def _write(self, persons: Sequence[Record], sessions: Sequence[_Session]) -> None:
         now = self._now()
         try:
-            done, same = await self._database.write(
+            done, self._same = await self._database.write(
                 lambda tx: _store(tx, persons, sessions, self._known, self._same, now)
             )
         except (StoreError, TransferError):
@@ -212,14 +246,8 @@ class _Intake:
         except Exception as error:
             first = sessions[0].line if sessions else 0
             raise TransferError(f"what follows line {first} does not fit together: {error}") from error
-        self._same = same
         for name, value in vars(done).items():
             setattr(self._done, name, getattr(self._done, name) + value)
-        self._whole, self._persons, self._size = [], [], 0
-        if held is not None:
-            self._current = held
-        if self._current is not None:
-            self._size = self._current.size
 
     def _add_person(self, line: int, record: Record) -> None:
         identities = record.pop("identities", [])
