@@ -11,11 +11,11 @@ SHELL := /bin/sh
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Other projects that ours is measured against: never beside the program.
+PEERS := .venv-bench
 # Further arguments for the program that a target starts: make run ARGS='--config palaver.toml'
 ARGS ?=
 JOBS ?= 2
-# One script per claim; what they share and the package's own file are not among them.
-CLAIMS := $(sort $(filter-out __init__ measuring,$(basename $(notdir $(wildcard benchmarks/*.py)))))
 CYCLES ?= 200
 TURNS ?= 10000
 BUILD_REQUIREMENTS := requirements.txt requirements-build.txt
@@ -51,9 +51,8 @@ check: $(VENV)/.dev ## lint, format, types, and which package may import which
 test: $(VENV)/.dev ## the test suite (JOBS=2 processes)
 	$(BIN)/pytest -n $(JOBS) --dist=worksteal --session-timeout=570 --inline-snapshot=disable $(ARGS)
 
-bench: $(VENV)/.dev ## every claim about speed, measured here
-	@failed=0; for claim in $(CLAIMS); do \
-		echo "== $$claim"; $(BIN)/python -m benchmarks.$$claim $(ARGS) || failed=1; done; exit $$failed
+bench: $(VENV)/.dev $(PEERS)/.installed ## every claim about speed, measured here; ARGS='search' for one
+	$(BIN)/python -m benchmarks $(ARGS)
 
 soak: $(VENV)/.dev ## one long run under load and faults
 	$(BIN)/python -m tests.process.soak $(ARGS)
@@ -79,12 +78,13 @@ lock: $(VENV)/pyvenv.cfg ## pin the requirements anew (ARGS=--upgrade for newer 
 	@$(PIP) install --quiet uv
 	$(BIN)/uv pip $(LOCK) $(ARGS) --group dev pyproject.toml --output-file requirements-dev.txt
 	$(BIN)/uv pip $(LOCK) $(ARGS) --constraint requirements-dev.txt pyproject.toml --output-file requirements.txt
+	$(BIN)/uv pip $(LOCK) $(ARGS) --group bench --output-file requirements-bench.txt
 	$(BIN)/python -c 'import tomllib; \
 		print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], "editables", sep="\n")' | \
 		$(BIN)/uv pip $(LOCK) $(ARGS) --constraint requirements-dev.txt - --output-file requirements-build.txt
 
 clean: ## remove the environment and all that tools have written here
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip's own output is hundreds of lines, and its progress bar cannot be had without them. So they go to a file, a
@@ -110,6 +110,13 @@ $(VENV)/.runtime: $(BUILD_REQUIREMENTS) pyproject.toml $(VENV)/pyvenv.cfg
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	$(call install,the tools for tests and checks,requirements-dev.txt,true)
+
+# Without them the benchmarks measure the rest, so a failure here is told and passed over.
+$(PEERS)/.installed: requirements-bench.txt $(VENV)/pyvenv.cfg
+	@echo '  installing  what Palaver is measured against, into $(PEERS)'
+	@$(BIN)/python -m venv --clear $(PEERS) && \
+	{ $(PEERS)/bin/python -m pip install --quiet $(HASHED) -r requirements-bench.txt >$(PEERS)/install.log 2>&1 && touch $@ || \
+		{ tail -n 3 $(PEERS)/install.log; rm -rf $(PEERS); echo '  they could not be installed: measured without them' >&2; }; }
 
 # An environment that was copied or moved along with its folder still runs the code of the old place, and one whose
 # Python has gone runs none. One that was interrupted while it was made has no pip yet. All are made again.

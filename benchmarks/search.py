@@ -2,23 +2,21 @@
 
 2,000 people with ten sessions of fifty messages each; words as often as in real language (Zipf). Half the searches are a
 person's in their own history, half an operator's over everything, with common, middling and rare words, phrases, beginnings,
-exclusions and filters.
+exclusions and filters. Messages are put in by plain inserts, through the tables and triggers of the store.
+
+    python -m benchmarks.search [--people N] [--searches N]
 """
 
 import asyncio
 import random
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 
-from benchmarks.measuring import percentile, table, verdict
-from config import logging as logs
+from benchmarks.measuring import Claim, options, percentile, quiet, table, working_folder
 from config.names import PersonId
-from config.settings import LogSettings
 from sessions import search
 from sessions.database.base import Transaction
 from sessions.database.sqlite import SqliteDatabase
@@ -28,6 +26,10 @@ from sessions.search import SearchQuery
 PEOPLE, SESSIONS, MESSAGES = 2000, 10, 50
 VOCABULARY, SEARCHES = 30_000, 300
 NOW = 1_800_000_000_000
+
+PERSON = Claim("a person's search in their own history, p99", "below", 50, " ms")
+OPERATOR = Claim("an operator's search over everything, p99", "below", 50, " ms")
+CLAIMS = (PERSON, OPERATOR)
 
 
 def vocabulary(chance: random.Random) -> list[str]:
@@ -108,8 +110,13 @@ def kinds(chance: random.Random, words: list[str]) -> dict[str, Callable[[], Sea
 
 
 async def main() -> bool:
-    logs.configure(LogSettings(level="error"))
-    folder = Path(tempfile.mkdtemp(prefix="palaver-bench-"))
+    chosen = options(__doc__, people=PEOPLE, searches=SEARCHES)
+    quiet()
+    with working_folder() as folder:
+        return await measure(folder, chosen.people, chosen.searches)
+
+
+async def measure(folder: Path, people: int, searches: int) -> bool:
     chance = random.Random(7)
     words = vocabulary(chance)
     weights = list(accumulate(1 / (rank + 3) for rank in range(VOCABULARY)))
@@ -119,25 +126,26 @@ async def main() -> bool:
 
     database = await SqliteDatabase.open(folder / "palaver.db")
     started = time.perf_counter()
-    for first in range(0, PEOPLE, 20):
+    for first in range(0, people, 20):
         await database.write(lambda tx, at=first: fill(tx, at, at + 20, sentence))  # type: ignore[misc]  # bound early
     filled = time.perf_counter()
     while await database.write(lambda tx: search.index_pending(tx, 5000)):
         pass
     indexed = time.perf_counter()
-    count = PEOPLE * SESSIONS * MESSAGES
+    count = people * SESSIONS * MESSAGES
     size = (folder / "palaver.db").stat().st_size
     print(
         f"{count:,} messages, {size / 2**20:.0f} MB; filled in {filled - started:.0f} s, indexed in {indexed - filled:.0f} s"
         f" ({count / (indexed - filled):,.0f} messages/s)\n"
     )
-    rows, everything = [], []
+    rows = []
+    taken: dict[str, list[float]] = {}
     for who in ("a person", "the operator"):
         for name, make in kinds(chance, words).items():
             times, hits = [], 0
-            for _ in range(SEARCHES // 10):
+            for _ in range(searches // 10):
                 scope = (
-                    PersonScope(PersonId(f"p{chance.randrange(PEOPLE)}"))
+                    PersonScope(PersonId(f"p{chance.randrange(people)}"))
                     if who == "a person"
                     else OperatorScope()
                 )
@@ -146,7 +154,7 @@ async def main() -> bool:
                 page = await database.read(lambda tx, s=scope, q=query: search.search(tx, s, q))  # type: ignore[misc]  # bound early
                 times.append(1000 * (time.perf_counter() - begun))
                 hits += page.total
-            everything += times
+            taken.setdefault(who, []).extend(times)
             rows.append(
                 [
                     who,
@@ -157,13 +165,13 @@ async def main() -> bool:
                 ]
             )
     await database.close()
-    shutil.rmtree(folder)
     print(table(["who", "what", "hits", "p50 ms", "p99 ms"], rows))
     print()
-    p99 = percentile(everything, 0.99)
-    return verdict(
-        "a search over a million messages at most 50 ms at p99", is_met=p99 <= 50, measured=f"{p99:.1f} ms"
-    )
+    verdicts = [
+        claim.judge(percentile(taken[who], 0.99), f"p50 {percentile(taken[who], 0.5):.1f} ms")
+        for who, claim in (("a person", PERSON), ("the operator", OPERATOR))
+    ]
+    return all(verdicts)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,14 @@ A session here has its turns, a recorded step for each, a tool call for every fi
 of that is written and read, and messages are what is counted. Files are in memory: the claim is about our work, not the disk's.
 """
 
-import argparse
 import asyncio
 import io
-import shutil
-import tempfile
+import sys
 import time
 import tracemalloc
 from pathlib import Path
 
-from benchmarks.measuring import percentile, resident_mb, table, verdict
+from benchmarks.measuring import Claim, options, percentile, quiet, resident_mb, table, working_folder
 from sessions import inbox
 from sessions.database.sqlite import SqliteDatabase
 from sessions.keys import session_key
@@ -24,6 +22,13 @@ from sessions.sealing import new_key
 from sessions.transfer import exporting, importing
 
 NOW = 1_800_000_000_000
+SESSIONS, TURNS, ROUNDS = 500, 40, 3
+
+EXPORT = Claim("messages exported a second", "at least", 50_000, "", 0)
+IMPORT = Claim("messages imported a second", "at least", 50_000, "", 0)
+PEAK = Claim("memory that an export takes, whatever the size of the store", "below", 16, " MB")
+SEALED = Claim("what encryption adds to reading 20 messages, p50", "below", 2, " ms", 2)
+CLAIMS = (EXPORT, IMPORT, PEAK, SEALED)
 
 
 def fill(tx, first: int, count: int, turns: int) -> None:
@@ -102,12 +107,6 @@ def fill(tx, first: int, count: int, turns: int) -> None:
                 )
 
 
-def new_folder() -> Path:
-    """In memory where there is such a place."""
-    memory = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="palaver-transfer-", dir=memory if memory.is_dir() else None))
-
-
 async def made(path: Path, sessions: int, turns: int, keys: list[str]) -> SqliteDatabase:
     database = await SqliteDatabase.open(path, keys=keys)
     for first in range(0, sessions, 20):
@@ -159,14 +158,10 @@ async def context_reads(database: SqliteDatabase, reads: int) -> list[float]:
     return took
 
 
-async def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sessions", type=int, default=500)
-    parser.add_argument("--turns", type=int, default=40)
-    parser.add_argument("--rounds", type=int, default=3)
-    chosen = parser.parse_args()
-    folder = new_folder()
-    try:
+async def main() -> bool:
+    chosen = options(__doc__, sessions=SESSIONS, turns=TURNS, rounds=ROUNDS)
+    quiet()
+    with working_folder(in_memory=True) as folder:
         plain = await made(folder / "plain.db", chosen.sessions, chosen.turns, [])
         sealed = await made(folder / "sealed.db", 50, chosen.turns, [new_key()])
         rounds = [await transfer(folder, plain, number) for number in range(chosen.rounds)]
@@ -174,8 +169,6 @@ async def main() -> int:
         reads = {"plain": await context_reads(plain, 600), "sealed": await context_reads(sealed, 600)}
         await plain.close()
         await sealed.close()
-    finally:
-        shutil.rmtree(folder)
     out, into = max(one[0] for one in rounds), max(one[1] for one in rounds)
     print(
         table(
@@ -193,18 +186,18 @@ async def main() -> int:
         )
     )
     cost = percentile(reads["sealed"], 0.5) - percentile(reads["plain"], 0.5)
-    results = [
-        verdict("export at 50,000 messages/s or more", is_met=out >= 50_000, measured=f"{out:,.0f}/s"),
-        verdict("import at 50,000 messages/s or more", is_met=into >= 50_000, measured=f"{into:,.0f}/s"),
-        verdict(
-            "memory of an export does not grow with the store",
-            is_met=large < 16,
-            measured=f"{small:.1f} MB for 50 sessions, {large:.1f} MB for {chosen.sessions}; process {resident_mb():.0f} MB",
-        ),
-        verdict("opening 20 sealed messages adds less than 2 ms", is_met=cost < 2, measured=f"{cost:.2f} ms"),
-    ]
-    return 0 if all(results) else 1
+    return all(
+        [
+            EXPORT.judge(out),
+            IMPORT.judge(into),
+            PEAK.judge(
+                large,
+                f"{small:.1f} MB for 50 sessions, {large:.1f} MB for {chosen.sessions}; process {resident_mb():.0f} MB",
+            ),
+            SEALED.judge(cost),
+        ]
+    )
 
 
 if __name__ == "__main__":
-    raise SystemExit(asyncio.run(main()))
+    sys.exit(0 if asyncio.run(main()) else 1)

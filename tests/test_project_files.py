@@ -20,6 +20,7 @@ from config.settings import HttpSettings, Settings
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 REQUIREMENTS = ("requirements.txt", "requirements-dev.txt", "requirements-build.txt")
+PEERS = "requirements-bench.txt"
 ENVIRONMENT_SOURCES = ("Makefile", "pyproject.toml", *REQUIREMENTS)
 DRAIN_S = Settings.model_fields["shutdown_after_s"].default
 
@@ -162,7 +163,7 @@ def pins(name):
     return found
 
 
-@pytest.mark.parametrize("name", REQUIREMENTS)
+@pytest.mark.parametrize("name", [*REQUIREMENTS, PEERS])
 def test_requirements_are_pinned_with_hashes(name):
     """Every package is pinned to one version and its hashes, and no package index is named."""
     assert pins(name)
@@ -177,6 +178,13 @@ def test_the_three_files_agree():
         assert {package: shared[package] for package in shared.keys() & development.keys()} == {
             package: development[package] for package in shared.keys() & development.keys()
         }
+
+
+def test_what_we_are_measured_against_is_no_dependency():
+    """Other projects' packages are pinned in a file of their own, and neither the program nor its tests install them."""
+    peers = {requirement_name(each) for each in PYPROJECT["dependency-groups"]["bench"]}
+    assert peers <= pins(PEERS).keys()
+    assert not (peers & {package for name in REQUIREMENTS for package in pins(name)})
 
 
 def requirement_name(requirement):

@@ -1,0 +1,155 @@
+"""Claim: two nodes on PostgreSQL take in and run a thousand turns a second on two cores, soon, and behind any backlog.
+
+A server of our own with its files in memory, where an fsync takes 1 ms, and nodes that are processes of their own, each with an
+account and people of its own; all of them share this machine's cores. Dispatch is the time from a message's arrival to the start
+of its turn, by the rows. Another node goes on with the turns of one that was killed once its lease has run out.
+
+    python -m benchmarks.postgres_turns [--people N] [--turns N] [--rounds N] [--backlog N] [--seconds S]
+"""
+
+import asyncio
+import contextlib
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from benchmarks.measuring import Claim, on_model_disk, options, percentile, quiet, table
+from benchmarks.peers import answer_of
+from tests.postgres import NoServer, Server
+
+PEOPLE, TURNS, ROUNDS, BACKLOG, SECONDS = 50, 10, 3, 100_000, 10.0
+RATE_S = 100.0
+
+RATE = Claim("turns/s accepted and run by two nodes", "at least", 1000, "", 0)
+P50 = Claim("from arrival to the start of the turn, 100 messages/s, p50", "at most", 10, " ms", 0)
+P99 = Claim("from arrival to the start of the turn, 100 messages/s, p99", "at most", 50, " ms", 0)
+BEHIND = Claim("turns/s with 100,000 turns waiting, against none", "at least", 0.5, "×", 2)
+CLAIMS = (RATE, P50, P99, BEHIND)
+
+
+class BenchServer(Server):
+    """As for tests, but it makes its commits durable."""
+
+    def _settings(self) -> list[str]:
+        changed = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "256MB", "max_wal_size": "2GB"}
+        kept = [one for one in super()._settings() if one.split("=")[0] not in changed]
+        return [*kept, *(f"{name}={value}" for name, value in changed.items())]
+
+
+class Node:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    async def ask(self, do: str, **what: Any) -> Any:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"do": do, **what}).encode() + b"\n")
+        answer = await answer_of(self.process)
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer["result"]
+
+
+@asynccontextmanager
+async def node(url: str, account: str, folder: Path) -> AsyncIterator[Node]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "benchmarks.postgres_node", url, account, folder),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=(folder / f"{account}.err").open("wb"),
+        limit=2**24,
+    )
+    try:
+        await answer_of(process)
+        yield Node(process)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def both(nodes: list[Node], prefix: str, people: int, turns: int) -> float:
+    """Turns a second of all nodes together."""
+    done = await asyncio.gather(
+        *(
+            one.ask("burst", prefix=f"{prefix}n{number}-", people=people, turns=turns)
+            for number, one in enumerate(nodes)
+        )
+    )
+    seconds = max(one["ended"] for one in done) - min(one["began"] for one in done)
+    return float(sum(one["turns"] for one in done) / seconds)
+
+
+def dispatch(url: str, prefix: str) -> list[float]:
+    """Milliseconds from arrival to start, of those whose own earlier turn was not in the way."""
+    with psycopg.connect(url) as connection:
+        rows = connection.execute(
+            "SELECT t.started_at - i.sent_at FROM turns t JOIN inbox i ON i.turn_id = t.id"
+            " WHERE i.channel LIKE %s AND t.started_at IS NOT NULL AND NOT EXISTS"
+            " (SELECT 1 FROM turns a WHERE a.session_id = t.session_id AND a.position = t.position - 1"
+            " AND (a.finished_at IS NULL OR a.finished_at >= i.sent_at))",
+            [f"{prefix}%"],
+        ).fetchall()
+    return [float(row[0]) for row in rows]
+
+
+async def measure(server: BenchServer, folder: Path, chosen: Any) -> bool:
+    url = server.url
+    async with node(url, "one", folder) as one, node(url, "two", folder) as two:
+        nodes = [one, two]
+        await both(nodes, "w", chosen.people, 2)
+        rates = [
+            await both(nodes, f"r{number}", chosen.people, chosen.turns) for number in range(chosen.rounds)
+        ]
+        await one.ask("steady", prefix="s", rate=RATE_S, seconds=chosen.seconds, text="hello")
+        await asyncio.sleep(1)
+        waits = await asyncio.to_thread(dispatch, url, "s")
+        print(
+            table(
+                ["", "value"],
+                [
+                    ["turns/s of two nodes, each round", ", ".join(f"{rate:,.0f}" for rate in rates)],
+                    [
+                        "dispatch at 100/s, p50, p99",
+                        f"{percentile(waits, 0.5):.0f}, {percentile(waits, 0.99):.0f} ms",
+                    ],
+                ],
+            )
+        )
+    verdicts = [
+        RATE.judge(statistics.median(rates)),
+        P50.judge(percentile(waits, 0.5)),
+        P99.judge(percentile(waits, 0.99)),
+    ]
+    verdicts.append(BEHIND.leave("the queue of several nodes is not there yet"))
+    return all(verdicts)
+
+
+async def main() -> bool:
+    folder = on_model_disk("benchmarks.postgres_turns")
+    chosen = options(__doc__, people=PEOPLE, turns=TURNS, rounds=ROUNDS, backlog=BACKLOG, seconds=SECONDS)
+    quiet()
+    tempfile.tempdir = str(folder)
+    folder.chmod(0o755)  # the server may be another user
+    try:
+        server = await asyncio.to_thread(BenchServer.make)
+    except NoServer as error:
+        reason = str(error).splitlines()[0]
+        return all([claim.leave(reason) for claim in CLAIMS])  # noqa: C419 - each is told
+    try:
+        return await measure(server, folder, chosen)
+    finally:
+        await asyncio.to_thread(server.remove)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(0 if asyncio.run(main()) else 1)
