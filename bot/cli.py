@@ -43,6 +43,7 @@ cli = typer.Typer(
     rich_markup_mode=None,
 )
 cli.add_typer(sessions_cli, name="sessions")
+sessions_cli.command("context")(context_cli.show_context)
 sessions_cli.command("resummarise")(context_cli.resummarise)
 keeping_cli.register(cli)
 roles_cli.register()

@@ -1,9 +1,12 @@
-"""`palaver sessions resummarise`: making the summaries of sessions anew from their messages.
+"""`palaver sessions context` and `resummarise`: what a model sees of a session, and making its summaries anew.
 
-Owns its arguments. How summaries are made is `summarising.py`, what they are `sessions/summaries.py`.
+Owns their arguments and words. What is seen is chosen by `sessions/context.py`; how summaries are made is `summarising.py`, what
+they are `sessions/summaries.py`.
 """
 
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated
 
 import orjson
@@ -12,12 +15,99 @@ import typer
 from bot import app as daemon
 from bot import shell
 from bot.agents.base import Agent
+from bot.session_cli import IdArgument, find_session, unknown_session
 from bot.shell import NOT_FOUND, USAGE, ConfigOption, JsonOption, progress_bar
 from bot.summarising import Summariser
 from config.names import SessionId
 from config.settings import Settings
-from sessions import summaries
-from sessions.database.base import Database
+from sessions import context, summaries, window
+from sessions.context import Context
+from sessions.database.base import Database, Transaction
+from sessions.models import Session, Summary
+
+Seen = tuple[Session, Context, Sequence[Summary]]
+
+
+def show_context(
+    session: IdArgument,
+    config: ConfigOption = None,
+    messages: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=100_000, help="Most messages; without it the setting agent.context_messages."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what the model would see of a session now, and how many tokens each part has."""
+    loaded = shell.load(config)
+
+    def look(tx: Transaction) -> Seen | None:
+        found = find_session(tx, session)
+        if found is None:
+            return None
+        seen = context.see_session(tx, found, loaded.settings, max_messages=messages)
+        return found, seen, window.summaries_of(tx, found.id) if seen.notes else ()
+
+    async def work(database: Database) -> Seen | None:
+        return await database.read(look)
+
+    seen = shell.finish(shell.beside(loaded, work))
+    if seen is None:
+        unknown_session(session)
+    typer.echo(_context_json(*seen) if as_json else _context_text(*seen))
+
+
+def _context_json(session: Session, seen: Context, stack: Sequence[Summary]) -> str:
+    parts = seen.parts
+    told = {
+        "session": session.id,
+        "limit": parts.limit,
+        "tokens": {
+            "instructions": parts.instructions,
+            "summaries": parts.summaries,
+            "messages": parts.messages,
+            "tool_output": parts.tool_output,
+            "total": parts.total,
+        },
+        "percent": parts.percent,
+        "left_out": seen.left_out,
+        "is_cut": seen.is_cut,
+        "instructions": seen.instructions,
+        "notes": seen.notes,
+        "messages": [
+            {
+                "role": message.role,
+                "author": message.author,
+                "content": message.content,
+                "position": message.position,
+                "created_at": message.created_at,
+            }
+            for message in seen.messages
+        ],
+        "summaries": [
+            {name: value for name, value in asdict(one).items() if name != "content"} for one in stack
+        ],
+    }
+    return orjson.dumps(told, option=orjson.OPT_INDENT_2).decode()
+
+
+def _context_text(session: Session, seen: Context, stack: Sequence[Summary]) -> str:
+    """The figures. What was said is in `--json`, not on every screen."""
+    parts = seen.parts
+    places = ", ".join(f"{one.from_position}-{one.to_position} by {one.made_by}" for one in stack)
+    lines = [
+        ("session", session.id),
+        ("window", f"{parts.limit:,} tokens, {parts.percent} % full"),
+        ("instructions", f"{parts.instructions:,} tokens"),
+        ("summaries", f"{parts.summaries:,} tokens" + (f", of turns {places}" if places else "")),
+        ("messages", f"{parts.messages:,} tokens in {len(seen.messages)}, as they were said"),
+    ]
+    if seen.left_out:
+        lines.append(("left out", f"{seen.left_out} messages, told in the notes"))
+    if seen.is_cut:
+        lines.append(("cut", "the last message is longer than the window"))
+    return "\n".join(f"{word:<14}{text}" for word, text in lines)
 
 
 def resummarise(

@@ -7,18 +7,19 @@ Owns these commands' arguments and words. What a step means is `sessions/lifecyc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, NoReturn
 
 import orjson
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from bot import shell
 from bot.shell import NOT_FOUND, USAGE, ConfigOption, JsonOption
 from bot.story import sessions_as_json, sessions_table
 from config.names import SessionId
-from config.settings import SessionSettings
-from sessions import cleanup, contents, lifecycle
+from config.settings import DURATION_WANTED, DurationOrNever, SessionSettings, spell_duration
+from sessions import cleanup, contents, context, lifecycle, window
 from sessions.database.base import Database, Transaction
 from sessions.errors import IllegalTransition, SessionNotFound
 from sessions.lifecycle import Doer
@@ -27,6 +28,7 @@ from sessions.scope import OperatorScope
 
 EVERYTHING = OperatorScope()
 OPERATOR = Doer("operator")
+_DURATION: Final[TypeAdapter[timedelta | None]] = TypeAdapter(DurationOrNever)
 
 sessions_cli = typer.Typer(help="Look at sessions and change them.", no_args_is_help=True)
 
@@ -74,7 +76,7 @@ def show(session: IdArgument, config: ConfigOption = None, as_json: JsonOption =
 
     facts = shell.finish(shell.beside(loaded, work))
     if facts is None:
-        _unknown(session)
+        unknown_session(session)
     typer.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode() if as_json else _told(facts))
 
 
@@ -112,6 +114,77 @@ def resume(session: IdArgument, config: ConfigOption = None) -> None:
 def pause(session: IdArgument, config: ConfigOption = None) -> None:
     """Pause a session: messages are declined, with a word to who wrote, until it is resumed."""
     _change(session, config, lambda tx, found, now: lifecycle.pause(tx, found, now, by=OPERATOR))
+
+
+@sessions_cli.command("set")
+def set_values(
+    session: IdArgument,
+    config: ConfigOption = None,
+    title: Annotated[str | None, typer.Option(help="A title; empty gives it back its own.")] = None,
+    description: Annotated[str | None, typer.Option(help="A description; empty takes it away.")] = None,
+    tokens: Annotated[
+        str | None, typer.Option(help="Most tokens that its model sees; default is what is set for all.")
+    ] = None,
+    expire_after: Annotated[
+        str | None, typer.Option(help="Idle time after which it ends: 12h, never, or default.")
+    ] = None,
+) -> None:
+    """Give a session a title, a description, a window or an idle time of its own."""
+    changes: list[Callable[[Transaction, SessionId], object]] = []
+    if title is not None:
+        changes.append(lambda tx, found: contents.set_title(tx, found, title.strip() or None))
+    if description is not None:
+        changes.append(lambda tx, found: contents.set_description(tx, found, description.strip() or None))
+    if tokens is not None:
+        limit = _tokens(tokens)
+        changes.append(lambda tx, found: window.set_limit(tx, found, limit))
+    if expire_after is not None:
+        idle_ms = _idle_ms(expire_after)
+        changes.append(lambda tx, found: lifecycle.set_expiry(tx, found, idle_ms))
+    if not changes:
+        shell.fail(USAGE, "sessions set: give --title, --description, --tokens or --expire-after.")
+
+    def change(tx: Transaction) -> bool:
+        found = find_session(tx, session)
+        if found is not None:
+            for one in changes:
+                one(tx, found.id)
+        return found is not None
+
+    async def work(database: Database) -> bool | str:
+        try:
+            return await database.write(change)
+        except ValueError as error:
+            return str(error)
+
+    done = shell.finish(shell.owning(shell.load(config), work))
+    if isinstance(done, str):
+        shell.fail(USAGE, f"sessions set: {done}.")
+    if not done:
+        unknown_session(session)
+    typer.echo("Done. `palaver sessions show` has it.")
+
+
+def _tokens(word: str) -> int | None:
+    if word.lower() == "default":
+        return None
+    if not word.isdecimal():
+        shell.fail(USAGE, f"sessions set: --tokens {word!r} is no number of tokens, nor default.")
+    return int(word[:9])
+
+
+def _idle_ms(word: str) -> int | None:
+    if word.lower() == "default":
+        return None
+    try:
+        read = _DURATION.validate_python(word.lower())
+    except ValidationError:
+        shell.fail(
+            USAGE,
+            f"sessions set: --expire-after {word!r} is no time.",
+            f"Write {DURATION_WANTED}, never or default.",
+        )
+    return 0 if read is None else max(1, int(read.total_seconds() * 1000))
 
 
 @sessions_cli.command("cleanup")
@@ -153,7 +226,7 @@ def _now() -> int:
     return int(time.time() * 1000)
 
 
-def _find(tx: Transaction, word: str) -> Session | None:
+def find_session(tx: Transaction, word: str) -> Session | None:
     """By the whole id, or by the end of it if only one session has it."""
     try:
         return lifecycle.find(tx, SessionId(word.upper()), EVERYTHING)
@@ -168,7 +241,7 @@ def _change(word: str, config: Any, step: Callable[[Transaction, Session, int], 
     loaded = shell.load(config)
 
     def change(tx: Transaction) -> Session | None:
-        found = _find(tx, word)
+        found = find_session(tx, word)
         return None if found is None else step(tx, found, _now())
 
     async def work(database: Database) -> Session | str | None:
@@ -179,13 +252,13 @@ def _change(word: str, config: Any, step: Callable[[Transaction, Session, int], 
 
     changed = shell.finish(shell.owning(loaded, work))
     if changed is None:
-        _unknown(word)
+        unknown_session(word)
     if isinstance(changed, str):
         shell.fail(USAGE, f"sessions: {changed}.", "`palaver sessions show` tells how it came there.")
     typer.echo(f"{changed.id} is {_status(changed.status, changed.end_reason)} now.")
 
 
-def _unknown(word: str) -> None:
+def unknown_session(word: str) -> NoReturn:
     shell.fail(
         NOT_FOUND,
         f"sessions: there is no session {word}.",
@@ -198,7 +271,7 @@ def _status(status: str, reason: str | None) -> str:
 
 
 def _facts(tx: Transaction, word: str) -> dict[str, Any] | None:
-    session = _find(tx, word)
+    session = find_session(tx, word)
     if session is None:
         return None
     title = contents.titles(tx, [session.id], EVERYTHING).get(session.id)
@@ -206,6 +279,7 @@ def _facts(tx: Transaction, word: str) -> dict[str, Any] | None:
         **asdict(session),
         "title": title,
         "is_title_given": session.title is not None,
+        "context_tokens": context.read_window(tx, session).own_tokens,
         "variables": contents.variables(tx, session.id, EVERYTHING),
         "notebooks": contents.links(tx, session.id, EVERYTHING, "notebook"),
         "integrations": contents.links(tx, session.id, EVERYTHING, "integration"),
@@ -237,6 +311,8 @@ def _told(facts: Mapping[str, Any]) -> str:
                 ]
             ),
         ),
+        ("window", _of_its_own(facts["context_tokens"], "{:,} tokens of its own")),
+        ("ends after", _idle(facts["expire_after_ms"])),
         ("task", facts["current_task"]),
         ("description", facts["description"]),
         ("variables", ", ".join(facts["variables"])),
@@ -254,6 +330,16 @@ def _told(facts: Mapping[str, Any]) -> str:
         ("last active", _time(facts["last_activity_at"])),
     ]
     return "\n".join(f"{word:<13}{text}" for word, text in lines if text)
+
+
+def _of_its_own(number: int | None, words: str) -> str | None:
+    return None if number is None else words.format(number)
+
+
+def _idle(milliseconds: int | None) -> str | None:
+    if milliseconds is None:
+        return None
+    return f"{spell_duration(timedelta(milliseconds=milliseconds))} idle" if milliseconds else "never"
 
 
 def _time(milliseconds: int) -> str:

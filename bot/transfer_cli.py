@@ -16,7 +16,7 @@ import orjson
 import typer
 
 from bot import shell
-from bot.session_cli import _find, sessions_cli
+from bot.session_cli import find_session, sessions_cli
 from bot.shell import NOT_FOUND, UNAVAILABLE, USAGE, ConfigOption, JsonOption, progress_bar
 from config.names import PersonId, SessionId
 from sessions import retention
@@ -205,7 +205,7 @@ def _names(identities: Sequence[tuple[str, str, str | None]]) -> Iterator[str]:
 
 
 async def _session_named(database: Database, word: str) -> SessionId:
-    found = await database.read(lambda tx: _find(tx, word))
+    found = await database.read(lambda tx: find_session(tx, word))
     if found is None:
         shell.fail(
             NOT_FOUND, f"sessions export: there is no session {word}.", "`palaver sessions list` lists them."

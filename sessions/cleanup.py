@@ -23,7 +23,11 @@ _BY: Final = Doer("clean-up")
 _IDLE: Final = (
     " AND NOT EXISTS (SELECT 1 FROM turns t WHERE t.session_id = s.id AND t.status IN ('queued', 'running'))"
 )
-_INACTIVE: Final = f"s.status IN ('active', 'paused') AND s.last_activity_at < :inactive{_IDLE}"
+_LIVE: Final = "s.status IN ('active', 'paused')"
+_INACTIVE: Final = f"{_LIVE} AND s.expire_after_ms IS NULL AND s.last_activity_at < :inactive{_IDLE}"
+_OWN_TIME_OVER: Final = (
+    f"{_LIVE} AND s.expire_after_ms > 0 AND s.last_activity_at + s.expire_after_ms < :now{_IDLE}"
+)
 _FINISHED: Final = f"s.status = 'ended' AND s.end_reason <> 'deleted' AND s.ended_at < :finished{_IDLE}"
 _OLD: Final = f"s.status IN ('ended', 'archived') AND s.end_reason <> 'deleted' AND s.ended_at < :old{_IDLE}"
 _DELETED: Final = (
@@ -54,9 +58,12 @@ def clean_up(
 ) -> int:
     """Do one small batch of what is due. Gives how many rows it touched; 0 means done.
 
-    `expire_after_ms` 0 and `delete_after_ms` None mean never; what was deleted on request is removed all the same.
+    `expire_after_ms` 0 and `delete_after_ms` None mean never; what was deleted on request is removed all the same, and a session
+    with an idle time of its own ends after that.
     """
-    steps: list[tuple[lifecycle.Step | Literal["expire"], str, str, dict[str, int]]] = []
+    steps: list[tuple[lifecycle.Step | Literal["expire"], str, str, dict[str, int]]] = [
+        ("expire", _OWN_TIME_OVER, "s.last_activity_at", {"now": now})
+    ]
     if expire_after_ms > 0:
         steps.append(("expire", _INACTIVE, "s.last_activity_at", {"inactive": now - expire_after_ms}))
     if delete_after_ms is not None:  # before the archive, where what is old already need not go first
@@ -109,13 +116,17 @@ def due(
         row = tx.row(f"SELECT COUNT(*) AS n FROM sessions s WHERE {where}", limits)
         return int(row["n"]) if row else 0
 
-    inactive = {"inactive": now - expire_after_ms}
-    may_expire = expire_after_ms > 0
+    def idle(task: str) -> int:
+        found = count(f"{_OWN_TIME_OVER} AND s.current_task {task}", now=now)
+        if expire_after_ms > 0:
+            found += count(f"{_INACTIVE} AND s.current_task {task}", inactive=now - expire_after_ms)
+        return found
+
     old = {"old": now - delete_after_ms} if delete_after_ms is not None else None
     kept = " AND s.ended_at >= :old" if old else ""
     return Due(
-        expired=count(f"{_INACTIVE} AND s.current_task IS NULL", **inactive) if may_expire else 0,
-        abandoned=count(f"{_INACTIVE} AND s.current_task IS NOT NULL", **inactive) if may_expire else 0,
+        expired=idle("IS NULL"),
+        abandoned=idle("IS NOT NULL"),
         archived=count(f"{_FINISHED}{kept}", finished=now - archive_after_ms, **(old or {})),
         deleted=count(_OLD, **old) if old else 0,
         removed=count(_DELETED, deleted=now - REMOVED_AFTER_MS),

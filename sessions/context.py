@@ -103,13 +103,20 @@ def build_context(
     )
 
 
-def see_session(tx: Transaction, session: Session, settings: Settings, agent: str | None = None) -> Context:
+def see_session(
+    tx: Transaction,
+    session: Session,
+    settings: Settings,
+    agent: str | None = None,
+    *,
+    max_messages: int | None = None,
+) -> Context:
     """`build_context` by the settings: what this agent (any, if None is named) would see of the session now."""
     limit = window.limit_of(settings, session.account, session.channel, read_window(tx, session), agent)
     return build_context(
         tx,
         session,
-        settings.agent.context_messages,
+        settings.agent.context_messages if max_messages is None else max_messages,
         limit_tokens=limit,
         instructions=window.instructions_of(settings, session.persona),
     )

@@ -45,10 +45,11 @@ def fork(
     fork_id = SessionId(new_id())
     tx.execute(
         "INSERT INTO sessions (id, key, scope, platform, account, channel, thread, person_id, persona, status, title,"
-        " description, current_task, metadata, context_tokens, learned_tokens, learned_for, token_ratio, created_at,"
-        " last_activity_at, forked_from)"
+        " description, current_task, metadata, context_tokens, learned_tokens, learned_for, token_ratio,"
+        " expire_after_ms, created_at, last_activity_at, forked_from)"
         " SELECT :fork, key, scope, platform, account, channel, thread, person_id, persona, 'active', title, description,"
-        " current_task, metadata, context_tokens, learned_tokens, learned_for, token_ratio, :now, :now, id"
+        " current_task, metadata, context_tokens, learned_tokens, learned_for, token_ratio,"
+        " expire_after_ms, :now, :now, id"
         " FROM sessions WHERE id = :id",
         {"fork": fork_id, "now": now, "id": session.id},
     )

@@ -82,7 +82,8 @@ def resolve(
     )
     if row is not None:
         session = read_session(row)
-        if expire_after_ms <= 0 or now - session.last_activity_at <= expire_after_ms:
+        idle_ms = expire_after_ms if session.expire_after_ms is None else session.expire_after_ms
+        if idle_ms <= 0 or now - session.last_activity_at <= idle_ms:
             return session, False
         expire(tx, session, now)
     session_id = SessionId(new_id())
@@ -197,6 +198,15 @@ def expire(tx: Transaction, session: Session, now: int, *, by: Doer | None = Non
         {"id": session.id, "now": now},
     )
     return _move(tx, session, "end", "abandoned", now, by)
+
+
+def set_expiry(tx: Transaction, session_id: SessionId, expire_after_ms: int | None) -> None:
+    """Give a session an idle time of its own after which it ends; 0 is never, None takes it away. Raises: ValueError below 0."""
+    if expire_after_ms is not None and expire_after_ms < 0:
+        raise ValueError("a session cannot expire before its last message")
+    tx.execute(
+        "UPDATE sessions SET expire_after_ms = :ms WHERE id = :id", {"ms": expire_after_ms, "id": session_id}
+    )
 
 
 def archive(tx: Transaction, session: Session, now: int, *, by: Doer | None = None) -> Session:
@@ -346,4 +356,5 @@ def read_session(row: Row) -> Session:
         ended_at=row["ended_at"],
         archived_at=row["archived_at"],
         forked_from=row["forked_from"],
+        expire_after_ms=row["expire_after_ms"],
     )

@@ -76,6 +76,8 @@ class Session:
     ended_at: int | None
     archived_at: int | None
     forked_from: SessionId | None = None
+    expire_after_ms: int | None = None
+    """Idle time of its own after which it ends: 0 is never, None what is set for all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from bot.cli import cli
 from config import logging as logs
-from sessions import contents, inbox, lifecycle
+from config.settings import Settings
+from sessions import contents, inbox, lifecycle, summaries
 from sessions.database.sqlite import SqliteDatabase
 from sessions.scope import OperatorScope
 from tests.sessions.records import DAY, arrive, claimed, incoming, resolved
@@ -182,3 +183,68 @@ def test_the_list_takes_a_status(terminal):
     code, _, error = terminal.run("list", "--status", "gone")
     assert code == 2
     assert "'gone' is no status" in error
+
+
+def test_a_session_is_given_values_of_its_own(terminal):
+    """Title, description, window and idle time are set, shown, and taken away again; nonsense changes nothing."""
+    session_id = terminal.change(_talk)
+    given = ("--title", " Rome ", "--description", "in May", "--tokens", "900", "--expire-after", "12h")
+    assert terminal.run("set", session_id, *given)[0] == 0
+    shown = terminal.run("show", session_id)[1]
+    for line in (
+        r"title +Rome\n",
+        r"description +in May",
+        r"window +900 tokens of its own",
+        r"ends after +12h idle",
+    ):
+        assert re.search(line, shown), line
+    for words, sentence in (
+        (("--tokens", "200", "--title", "Oslo"), "holds no conversation"),
+        (("--tokens", "many"), "no number of tokens"),
+        (("--expire-after", "soon"), "no time"),
+        ((), "give --title"),
+    ):
+        code, _, error = terminal.run("set", session_id, *words)
+        assert code == 2
+        assert sentence in error
+    assert terminal.run("show", session_id)[1] == shown
+    assert terminal.run("set", session_id[-8:], "--expire-after", "never")[0] == 0
+    assert re.search(r"ends after +never", terminal.run("show", session_id)[1])
+    nothing = ("--title", "", "--description", "", "--tokens", "default", "--expire-after", "default")
+    assert terminal.run("set", session_id, *nothing)[0] == 0
+    shown = terminal.run("show", session_id)[1]
+    assert re.search(r"title +a trip to Rome \(of its own\)", shown)
+    assert not re.search(r"window|ends after|description", shown)
+    assert terminal.run("set", "nothing", "--tokens", "900")[0] == 1
+
+
+def test_what_the_model_would_see_is_shown_by_its_parts(terminal):
+    """Figures on the screen, texts in the JSON; no more messages than asked for; an unknown session is said so."""
+
+    def make(tx):
+        session_id = _talk(tx, "I live in Porto")
+        for number in range(12):
+            _talk(tx, f"and what about {number}?", at=NOW + 10 + number)
+        plan = summaries.plan(tx, session_id, Settings())
+        made = summaries.Made(1, 1, 3, "- Ada: I live in Porto", 8, "digest")
+        assert summaries.store(tx, plan, [made], [], NOW)
+        return session_id
+
+    session_id = terminal.change(make)
+    code, shown, _ = terminal.run("context", session_id)
+    assert code == 0
+    assert re.search(r"summaries +\d+ tokens, of turns 1-3 by digest", shown)
+    assert re.search(r"messages +\d+ tokens in 20", shown)
+    assert "Porto" not in shown
+    told = json.loads(terminal.run("context", session_id, "--messages", "4", "--json")[1])
+    assert "I live in Porto" in told["notes"]
+    assert [one["content"] for one in told["messages"]] == [
+        "and what about 10?",
+        "gladly",
+        "and what about 11?",
+        "gladly",
+    ]
+    counted = told["tokens"]
+    assert counted["total"] == counted["instructions"] + counted["summaries"] + counted["messages"]
+    assert told["limit"] == 4000
+    assert terminal.run("context", "nothing")[0] == 1

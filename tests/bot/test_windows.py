@@ -7,7 +7,9 @@ from bot.agents.base import AgentError, ModelAnswer, ToolOutcome, ToolRequest, U
 from bot.agents.scripted import ScriptedAgent
 from bot.tools.registry import Tool
 from bot.windows import MOST_NARROWINGS
-from sessions import tokens
+from sessions import lifecycle, tokens
+from sessions.context import see_session
+from sessions.scope import OperatorScope
 from tests.bot.house import House
 
 
@@ -190,3 +192,36 @@ async def test_status_tells_what_the_next_turn_would_be_given(tmp_path):
         await chat(house, ["/status"])
         percent = int(house.shown()[-1].split("about ")[1].split(" %")[0])
         assert 25 <= percent <= 40
+
+
+async def test_what_is_shown_of_a_context_is_what_the_agent_got(tmp_path):
+    """At each turn of a conversation that outgrows its window, summaries and a message that is cut included."""
+    house = House(tmp_path / "p.db", agent={"context_tokens": 700, "context_messages": 12})
+    agent = house.agents[None] = PickyAgent(10**9)
+    shown = []
+
+    async def look(context, tools, run=agent.run):
+        def see(tx):
+            session = lifecycle.find(tx, context.session_id, OperatorScope())
+            return see_session(tx, session, house.settings, agent.name)
+
+        shown.append((context, await house.database.read(see)))
+        async for event in run(context, tools):
+            yield event
+
+    agent.run = look
+    async with house.running():
+        for text in [
+            *(f"point {number}: " + "words and " * (7 * number % 61) for number in range(40)),
+            "long " * 900,
+        ]:
+            await chat(house, [text])
+            await house.until(lambda: not house.summariser.running)  # else it may come in between
+    assert len(shown) == 41
+    for context, seen in shown:
+        told = [*([seen.notes] if seen.notes else []), *(message.content for message in seen.messages)]
+        assert [message.content for message in context.messages] == told
+        assert context.instructions == seen.instructions
+        assert seen.is_within
+    assert sum(bool(seen.notes) for _, seen in shown) > 20
+    assert shown[-1][1].is_cut

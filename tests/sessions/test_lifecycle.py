@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from config.names import ChannelId, PersonId
-from sessions import cleanup, contents, history, inbox, lifecycle, outbox, search
+from sessions import cleanup, contents, forking, history, inbox, lifecycle, outbox, search
 from sessions.errors import IllegalTransition, SessionNotFound
 from sessions.models import Session
 from sessions.scope import ChannelScope, OperatorScope, PersonScope, SessionOnly
@@ -326,6 +326,44 @@ def test_a_session_with_unfinished_turns_is_left_alone(tx, is_running, ended):
     clean(tx, NOW + 900 * DAY)
     clean(tx, NOW + 902 * DAY)
     assert count(tx, "sessions") == 0
+
+
+def test_a_session_may_have_an_idle_time_of_its_own(tx):
+    """Shorter, longer or for ever, whoever comes first: the next message or the clean-up; None is the setting again."""
+    hour = DAY // 24
+    ids = {
+        user: arrive(tx, incoming(user_id=user, channel=user), now=NOW).session_id
+        for user in ("short", "long", "ever", "set")
+    }
+    for session_id in ids.values():
+        inbox.finish(tx, claimed(tx, session_id, NOW), "completed", NOW, answer="yes")
+    lifecycle.set_expiry(tx, ids["short"], hour)
+    lifecycle.set_expiry(tx, ids["long"], 3 * DAY)
+    lifecycle.set_expiry(tx, ids["ever"], 0)
+    lifecycle.set_expiry(tx, ids["set"], hour)
+    lifecycle.set_expiry(tx, ids["set"], None)
+    with pytest.raises(ValueError, match="before"):
+        lifecycle.set_expiry(tx, ids["set"], -1)
+
+    def live(now):
+        due = cleanup.due(tx, now, **RULES).expired
+        before = len(lifecycle.list_sessions(tx, EVERYTHING, statuses=("active",)))
+        while cleanup.clean_up(tx, now, **RULES):
+            pass
+        left = {one.id for one in lifecycle.list_sessions(tx, EVERYTHING, statuses=("active",))}
+        assert due == before - len(left)
+        return {user for user, session_id in ids.items() if session_id in left}
+
+    assert live(NOW + hour) == {"short", "long", "ever", "set"}
+    again = arrive(tx, incoming(user_id="short", channel="short"), now=NOW + 2 * hour)
+    assert again.session_id != ids["short"]
+    inbox.finish(tx, claimed(tx, again.session_id, NOW), "completed", NOW + 2 * hour, answer="yes")
+    assert live(NOW + DAY + 1) == {"long", "ever"}
+    assert arrive(tx, incoming(user_id="long", channel="long"), now=NOW + 2 * DAY).session_id == ids["long"]
+    inbox.finish(tx, claimed(tx, ids["long"], NOW), "completed", NOW + 2 * DAY, answer="yes")
+    assert live(NOW + 90 * DAY) == {"ever"}
+    fork = forking.fork(tx, lifecycle.find(tx, ids["ever"], EVERYTHING), NOW + 90 * DAY)
+    assert fork.session.expire_after_ms == 0
 
 
 def test_never_means_never(tx):
