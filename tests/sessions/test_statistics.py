@@ -384,7 +384,7 @@ def test_buckets_are_the_same_everywhere(tx):
     """The code, the table of SQLite and the function of PostgreSQL hold the same bounds, each at most a tenth above the last."""
     for name in ("sqlite", "postgresql"):
         text = (MIGRATIONS / f"0003_statistics.{name}.sql").read_text()
-        listed = re.search(r"VALUES\n(.*?);|ARRAY\[\n(.*?)\]", text, re.DOTALL)
+        listed = re.search(r"VALUES\n(.*?);|'\{\n(.*?)\}'", text, re.DOTALL)
         assert [int(number) for number in re.findall(r"\d+", listed[0].split("\n", 1)[1])] == BOUNDS
     assert all(lower < upper <= max(lower + 1, lower * 1.1 + 1) for lower, upper in pairwise(BOUNDS))
 

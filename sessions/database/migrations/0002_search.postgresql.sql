@@ -1,7 +1,12 @@
 -- Texts as they are compared: small letters without accents, punctuation as spaces, so that the parser sees nothing but words
 -- (it would take an address or a version number for one). The first 100,000 characters count: a tsvector holds one megabyte.
+-- A text of plain letters, which has as many bytes as characters, is spared the long table: that costs half a millisecond.
 CREATE FUNCTION palaver_fold(content TEXT) RETURNS TEXT LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT translate(
+    SELECT CASE WHEN octet_length(content) = char_length(content) THEN translate(
+        lower(left(content, 100000) COLLATE "C"),
+        '!"#$%&''()*+,-./:;<=>?@[\]^_`{|}~',
+        '                                '
+    ) ELSE translate(
         left(content, 100000),
         '!"#$%&''()*+,-./:;<=>?@[\]^_`{|}~ABCDEFGHIJKLMNOPQRSTUVWXYZÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖØÙÚÛÜÝÞàá'
         || 'âãäåçèéêëìíîïñòóôõöùúûüýÿĀāĂăĄąĆćĈĉĊċČčĎďĐĒēĔĕĖėĘęĚěĜĝĞğĠġĢģĤĥĦĨĩĪīĬĭĮįİĲĴĵĶķĹĺĻļĽľĿŁŃńŅņŇ'
@@ -24,7 +29,7 @@ CREATE FUNCTION palaver_fold(content TEXT) RETURNS TEXT LANGUAGE sql IMMUTABLE P
         || 'iiikkkkkkllllllllmmmmmmnnnnnnnnoooooooopppprrrrrrrrssssssssssttttttttuuuuuuuuuuvvvvwwwwwww'
         || 'wwwxxxxyyzzzzzzhtwyßaaaaaaaaaaaaaaaaaaaaaaaaeeeeeeeeeeeeeeeeiiiioooooooooooooooooooooooouu'
         || 'uuuuuuuuuuuuyyyyyyyyỻỽỿ'
-    )
+    ) END
 $$;
 
 -- One word or phrase of a search; whatever a person wrote, it is text here and never syntax.
