@@ -202,6 +202,7 @@ class App:
             now=now,
             hot=self.hot,
         )
+        encoder = make_encoder(settings)
         self.gateway = Gateway(
             database,
             settings,
@@ -213,9 +214,10 @@ class App:
             now=now,
             count=self.telemetry.count_message,
             hot=self.hot,
+            encoder=encoder,
         )
         self.health = HealthCheck(database, self.adapters, closed_because=self.gateway.closed_because)
-        self.upkeep = Upkeep(database, encoder=make_encoder(settings), hot=self.hot, now=now)
+        self.upkeep = Upkeep(database, encoder=encoder, hot=self.hot, now=now)
         self.web: WebServer | None = None
         if settings.http.enabled:
             routes = [route for adapter in self.adapters.values() for route in adapter.routes]

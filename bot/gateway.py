@@ -26,6 +26,7 @@ from sessions.hot import HotSessions
 from sessions.keys import choose_scope, session_key
 from sessions.models import Address, Claim, Incoming, Person, ReplyKind
 from sessions.scope import ChannelScope, PersonScope
+from sessions.semantic import Encoder
 
 log = structlog.get_logger()
 
@@ -92,7 +93,9 @@ class Gateway:
         now: Callable[[], int] = lambda: int(time.time() * 1000),
         count: Callable[[str, str], None] = lambda _account, _outcome: None,
         hot: HotSessions | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
+        """With an encoder, /search goes by meaning as well as by words."""
         self._database = database
         self._hot = HotSessions(0) if hot is None else hot
         self._settings = settings
@@ -103,6 +106,7 @@ class Gateway:
         self._agent_name = agent_name
         self._now = now
         self._count = count
+        self._encoder = encoder
         self._under_way: set[asyncio.Task[Receipt]] = set()
         self._closed_because: str | None = None
         self._room_checked_at = float("-inf")
@@ -126,7 +130,10 @@ class Gateway:
         may_claim = self._lanes.reserve()
         taken: _Taken | None = None
         try:
-            taken = await self._write(lambda tx: self._take_in(tx, message, may_claim=may_claim))
+            meaning = await self._meaning_of(message)
+            taken = await self._write(
+                lambda tx: self._take_in(tx, message, may_claim=may_claim, meaning=meaning)
+            )
         except IntakeClosed:
             raise
         except Exception as error:
@@ -200,7 +207,22 @@ class Gateway:
             log.error("gateway.intake_failed", reason=error.reason, hint=error.hint)
             raise IntakeClosed(error.reason) from error
 
-    def _take_in(self, tx: Transaction, message: InboundMessage, *, may_claim: bool) -> _Taken:
+    async def _meaning_of(self, message: InboundMessage) -> bytes | None:
+        """The vector of what somebody searches for: made before the transaction, where nobody waits for it."""
+        if self._encoder is None:
+            return None
+        call = commands.parse(message.text) if not message.attachments else None
+        if call is None or call.name != "search" or not call.argument:
+            return None
+        try:
+            return (await asyncio.to_thread(self._encoder.encode, [call.argument]))[0]
+        except Exception:  # words are found without it
+            log.exception("gateway.encoding_failed", account=message.account)
+            return None
+
+    def _take_in(
+        self, tx: Transaction, message: InboundMessage, *, may_claim: bool, meaning: bytes | None
+    ) -> _Taken:
         incoming = _as_incoming(message)
         if inbox.is_known(tx, incoming):
             return _Taken(Receipt("duplicate"), is_under_way=not outbox.is_message_settled(tx, incoming))
@@ -225,7 +247,7 @@ class Gateway:
             decision = policy.Decision("unknown_command")
             return self._decline(tx, message, incoming, person, decision, now)
         if call is not None:
-            return self._run_command(tx, incoming, person, call, now)
+            return self._run_command(tx, incoming, person, call, now, meaning)
         return self._accept(tx, message, incoming, person, now, may_claim=may_claim)
 
     def _accept(
@@ -324,7 +346,13 @@ class Gateway:
         )
 
     def _run_command(
-        self, tx: Transaction, incoming: Incoming, person: Person, call: commands.CommandCall, now: int
+        self,
+        tx: Transaction,
+        incoming: Incoming,
+        person: Person,
+        call: commands.CommandCall,
+        now: int,
+        meaning: bytes | None,
     ) -> _Taken:
         account = self._accounts[incoming.account]
         scope = policy.scope_for(self._settings, account, incoming.channel)
@@ -347,6 +375,7 @@ class Gateway:
                 now=now,
                 agent=self._agent_name(account.persona),
                 settings=self._settings,
+                meaning=meaning,
             ),
             call,
         )

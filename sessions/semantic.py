@@ -125,13 +125,15 @@ def save(tx: Transaction, messages: Sequence[Unread], vectors: Sequence[bytes]) 
     )
 
 
-def nearest(tx: Transaction, scope: Scope, query: SearchQuery, vector: bytes) -> list[Candidate]:
-    """The messages within reach that mean about the same, the likest first."""
+def nearest(
+    tx: Transaction, scope: Scope, query: SearchQuery, vector: bytes, *, compared: int = COMPARED
+) -> list[Candidate]:
+    """Of so many of the newest messages within reach those that mean about the same, the likest first."""
     where, parameters = reach(scope, query)
     rows = tx.rows(
         "SELECT m.id, m.created_at, v.vector FROM message_vectors v JOIN messages m ON m.id = v.message_id"
         f" JOIN sessions s ON s.id = m.session_id WHERE {where} ORDER BY v.message_id DESC LIMIT :compared",
-        {**parameters, "compared": COMPARED},
+        {**parameters, "compared": compared},
     )
     likeness = _likeness([bytes(row["vector"]) for row in rows], vector)
     found = [
@@ -159,14 +161,16 @@ def _likeness(vectors: Sequence[bytes], vector: bytes) -> list[float]:
     return likeness
 
 
-def search_both(tx: Transaction, scope: Scope, query: SearchQuery, vector: bytes) -> SearchPage:
+def search_both(
+    tx: Transaction, scope: Scope, query: SearchQuery, vector: bytes, *, compared: int = COMPARED
+) -> SearchPage:
     """One page of what holds the words and what means about the same, merged by reciprocal rank.
 
     `vector` is the encoded text of the query. What is excluded by `-word` is left out of both.
     """
     page = search(tx, scope, query)
     terms = read(query.text)
-    by_meaning = nearest(tx, scope, query, vector)
+    by_meaning = nearest(tx, scope, query, vector, compared=compared)
     if not by_meaning:
         return page
     by_words, _ = (

@@ -12,6 +12,7 @@ from adapters.messages import Choice
 from bot.catalogue import Catalogue
 from config.names import PersonId, SessionId, TurnId
 from config.settings import Settings
+from sessions import lifecycle
 from sessions.database.base import Transaction
 from sessions.models import Incoming, Person, Session
 from sessions.scope import ChannelScope, Scope
@@ -42,6 +43,8 @@ class CommandContext:
     agent: str
     """What answers here, for /status."""
     settings: Settings
+    meaning: bytes | None = None
+    """The vector of a search's words, where it goes by meaning too."""
 
     def say(self, text: str, /, **values: object) -> str:
         return self.catalogue.say(text, self.language, **values)
@@ -49,6 +52,11 @@ class CommandContext:
     def count(self, text: str, count: int, /, **values: object) -> str:
         """A sentence that has a form for one (`…_one`) and one for any other number (`…_many`)."""
         return self.say(f"{text}_one" if count == 1 else f"{text}_many", count=count, **values)
+
+    def nothing_here(self) -> "CommandResult":
+        """No conversation is going on: there never was one, or the one before is over."""
+        is_known = lifecycle.list_sessions(self.tx, self.scope, key=self.key, limit=1)
+        return CommandResult(self.say("status_fresh" if is_known else "status_none"))
 
     @property
     def is_shared(self) -> bool:

@@ -49,8 +49,7 @@ def stop(at: CommandContext, argument: str) -> CommandResult:
 def status(at: CommandContext, _argument: str) -> CommandResult:
     session = at.session
     if session is None:
-        is_known = lifecycle.list_sessions(at.tx, at.scope, key=at.key, limit=1)
-        return CommandResult(at.say("status_fresh" if is_known else "status_none"))
+        return at.nothing_here()
     seen = context.see_session(at.tx, session, at.settings, at.agent).parts
     busy = inbox.waiting(at.tx, session.id)
     state = (

@@ -2,15 +2,21 @@
 
 from bot.commands.calls import CommandContext, CommandResult, utc
 from bot.reports import sparkline
-from sessions import search, statistics
+from sessions import search, semantic, statistics
 from sessions.search import SearchQuery
 from sessions.statistics import Subject
 
 SEARCH_HITS = 5
+_COMPARED = 5_000
+"""Messages whose meaning is compared: fewer than for operators, since others wait for this transaction."""
 
 
 def find(at: CommandContext, words: str) -> CommandResult:
-    page = search.search(at.tx, at.scope, SearchQuery(words, size=SEARCH_HITS))
+    query = SearchQuery(words, size=SEARCH_HITS)
+    if at.meaning is None:
+        page = search.search(at.tx, at.scope, query)
+    else:
+        page = semantic.search_both(at.tx, at.scope, query, at.meaning, compared=_COMPARED)
     lines = []
     for hit in page.hits:
         who = (
@@ -41,13 +47,13 @@ def find(at: CommandContext, words: str) -> CommandResult:
 def stats(at: CommandContext, _argument: str) -> CommandResult:
     """The person's own numbers; in a shared conversation, those of the conversation."""
     if at.is_shared and at.session is None:
-        return CommandResult(at.say("status_none"))
+        return at.nothing_here()
     subject = Subject("person", at.person.id)
     if at.is_shared and at.session is not None:
         subject = Subject("session", at.session.id)
     read = statistics.read(at.tx, at.scope, subject, at.now)
     if not read.messages:
-        return CommandResult(at.say("status_none"))
+        return at.nothing_here()
     lines = [
         at.say(
             "stats_shared" if at.is_shared else "stats",
@@ -70,7 +76,8 @@ def stats(at: CommandContext, _argument: str) -> CommandResult:
                 most=_seconds(read.response.p95_ms),
             )
         )
-    lines.append(at.say("stats_tokens", input=read.input_tokens, output=read.output_tokens))
+    if read.input_tokens or read.output_tokens:  # the built-in agent has none
+        lines.append(at.say("stats_tokens", input=read.input_tokens, output=read.output_tokens))
     if any(read.messages_by_day):
         lines.append(at.say("stats_days", days=sparkline(read.messages_by_day)))
     return CommandResult("\n".join(lines))

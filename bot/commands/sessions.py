@@ -51,7 +51,7 @@ def _label(at: CommandContext, session: Session) -> str:
     if len(title) > _LABEL_TITLE:
         title = title[: _LABEL_TITLE - 1].rstrip() + "…"
     mark = "● " if session.status in ("active", "paused") else ""
-    if session.forked_from is not None and session.title is None:
+    if session.forked_from is not None:
         mark += "⑂ "
     last = f"{utc(session.last_activity_at):%d.%m. %H:%M}"
     return mark + at.count("sessions_label", session.message_count, title=title, time=last)
@@ -94,7 +94,7 @@ def _switch(at: CommandContext, session: Session) -> CommandResult:
 
 def rename(at: CommandContext, title: str) -> CommandResult:
     if at.session is None:
-        return CommandResult(at.say("status_none"))
+        return at.nothing_here()
     try:
         stored = contents.set_title(at.tx, at.session.id, title)
     except ValueError:
@@ -119,7 +119,7 @@ def fork(at: CommandContext, argument: str) -> CommandResult:
 
 def archive(at: CommandContext, _argument: str) -> CommandResult:
     if at.session is None:
-        return CommandResult(at.say("status_none"))
+        return at.nothing_here()
     is_busy = inbox.waiting(at.tx, at.session.id, person_id=at.only_of) > 0
     title = title_of(at, at.session)
     ended = lifecycle.end(at.tx, at.session, "completed", at.now, by=_doer(at), why="requested")

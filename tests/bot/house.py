@@ -32,6 +32,7 @@ from sessions.database.base import Database, Transaction
 from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import StoreUnavailable
 from sessions.hot import HotSessions
+from sessions.semantic import Encoder
 
 T = TypeVar("T")
 ACCOUNT = AccountId("memory.main")
@@ -129,6 +130,7 @@ class House:
         self.summary_agent: Agent | None = None
         """The model that writes summaries; without one they are digests."""
         self.delivery: Delivery
+        self.encoder: Encoder | None = None
 
     def _agent_for(self, persona: str | None) -> Agent:
         return self.agents.get(persona) or self.agents[None]
@@ -186,6 +188,7 @@ class House:
             agent_name=lambda persona: self._agent_for(persona).name,
             now=self.now,
             hot=self.hot,
+            encoder=self.encoder,
         )
 
     @asynccontextmanager

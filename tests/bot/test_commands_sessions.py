@@ -1,12 +1,15 @@
 """The commands about conversations that are kept: listing, going back, naming, forking, archiving, searching, forgetting."""
 
 import re
+import struct
 
 import pytest
+from structlog.testing import capture_logs
 
 from adapters.messages import Choice
 from bot import commands
 from bot.commands.forgetting import ANSWER_WITHIN_MS
+from bot.upkeep import Upkeep
 from tests.bot.house import GatedAgent, MovingClock
 
 GROUP = {"channel": "g", "channel_kind": "group"}
@@ -384,3 +387,63 @@ def test_every_choice_we_offer_fits_a_button():
     for command in ("/sessions page 99999999", "/history 99999999", "/forget session", "/sessions 0123ab"):
         assert len(Choice("x", command).command.encode()) <= 64
         assert commands.parse(command) is not None
+
+
+# search by meaning, and where nothing goes on
+
+
+class Thesaurus:
+    """A double of the encoder: doctor and dentist point one way, all else another; some texts are too much for it."""
+
+    def encode(self, texts):
+        if "boom" in texts:
+            raise RuntimeError("out of memory")
+        near = [any(word in text for word in ("doctor", "dentist")) for text in texts]
+        return [struct.pack("<2e", *((1, 0) if is_near else (0, 1))) for is_near in near]
+
+
+async def test_a_person_finds_by_meaning_what_is_theirs(build):
+    """With an encoder /search finds the dentist by the doctor, nobody else's, and goes on by words if it fails."""
+    house = build()
+    house.encoder = Thesaurus()
+    async with house.running():
+        await talk(house, "the dentist on Tuesday", "boom goes the drum")
+        await talk(house, "my own dentist", channel="bob", person="bob")
+        upkeep = Upkeep(house.database, encoder=house.encoder)
+        await upkeep.work()
+        found = await ask(house, "/search doctor")
+        assert "the dentist on Tuesday" in found
+        assert "my own" not in found
+        with capture_logs() as logs:
+            assert "**boom** goes" in await ask(house, "/search boom")
+        assert [one["event"] for one in logs if one["log_level"] == "error"] == ["gateway.encoding_failed"]
+
+
+async def test_after_a_conversation_is_over_nothing_is_said_to_have_never_been(house):
+    """What needs a conversation says that we have started fresh, not that we never talked; before the first it may."""
+    for command in ("/rename Rome", "/archive", "/stats", "/status"):
+        assert await ask(house, command) == "We have not talked yet. Write something and I answer."
+    await talk(house, "a trip to Rome")
+    await ask(house, "/archive")
+    for command in ("/rename Rome", "/archive", "/status"):
+        assert "We have started fresh" in await ask(house, command)
+
+
+async def test_a_copy_can_be_told_from_its_original(house):
+    """Both keep a title that was given; the list marks the copy."""
+    await talk(house, "a trip to Rome")
+    await ask(house, "/rename Rome")
+    await ask(house, "/fork")
+    copy, original = offered(await ask(house, "/sessions"))
+    assert copy.startswith("● ⑂ Rome ·")
+    assert original.startswith("Rome ·")
+
+
+async def test_tokens_are_told_only_where_there_are_some(build):
+    """The built-in agent has none, and says nothing of them."""
+    house = build()
+    async with house.running():
+        await talk(house, "hello")
+        assert "tokens" not in await ask(house, "/stats")
+        await house.database.write(lambda tx: tx.execute("UPDATE sessions SET input_tokens = 12"))
+        assert "12 tokens read, 0 written." in await ask(house, "/stats")
