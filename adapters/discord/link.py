@@ -42,7 +42,10 @@ STEADY_AFTER_S = 10.0
 """A connection that lasted so long proves the way; the next loss starts the back-off anew."""
 
 TRIES_TO_RESUME = 3
-"""Failures in a row after which the session (and its own gateway address) is given up and opened anew."""
+"""Connections in a row that came to nothing, after which the session (and its own gateway address) is given up and opened anew."""
+
+SCARCE = 0.25
+"""Share of the day's session starts that is spread over what is left of the day."""
 
 # The library warns about voice packages at every start; this bot has no voice.
 discord.VoiceClient.warn_nacl = False
@@ -92,6 +95,8 @@ class Link(discord.Client):
         self._gateway_url = gateway_url
         self._opened: DiscordWebSocket | None = None
         self._is_told_ready = False
+        self._has_come_up = False
+        """The present connection opened or resumed a session."""
         intents = discord.Intents.none()
         intents.guilds = intents.guild_messages = intents.dm_messages = True
         intents.message_content = message_content
@@ -120,6 +125,7 @@ class Link(discord.Client):
 
     def _open_session(self, data: Any) -> None:
         self._is_told_ready = False
+        self._has_come_up = True
         self.ears.session_opened()
         self._parse_ready(data)
 
@@ -129,6 +135,7 @@ class Link(discord.Client):
             self._is_told_ready = True
             self.ears.session_ready()
         elif event == "resumed":
+            self._has_come_up = True
             self.ears.session_resumed()
         elif event in ("guild_join", "guild_available") and self._is_told_ready:
             self.ears.guild_came(args[0])
@@ -146,15 +153,18 @@ class Link(discord.Client):
             discord.PrivilegedIntentsRequired: the message content intent was not granted.
             discord.ConnectionClosed: Discord refuses this account for good (`code` says why).
         """
-        failures = 0
+        failures = vain = 0
         is_initial = True
         while not self.is_closed():
             opened_at = time.monotonic()
-            may_resume = True
-            previous = self._opened if failures < TRIES_TO_RESUME else None
+            may_resume, self._has_come_up = True, False
+            previous = self._opened if vain < TRIES_TO_RESUME else None
+            if previous is not None and previous.session_id is None:
+                previous = None
             try:
+                gateway = await self._find_gateway() if previous is None else None
                 async with asyncio.timeout(60):
-                    self.ws = await self._open_socket(previous, is_initial=is_initial)
+                    self.ws = await self._open_socket(previous, gateway, is_initial=is_initial)
                 is_initial = False
                 while True:
                     await self.ws.poll_event()
@@ -180,18 +190,39 @@ class Link(discord.Client):
             if not may_resume:
                 self._opened = None
             failures = 0 if time.monotonic() - opened_at >= STEADY_AFTER_S else failures + 1
+            vain = 0 if self._has_come_up else vain + 1
             self.ears.session_lost(reason)
             await asyncio.sleep(self.waits.backed_off_s(failures) if failures > 1 else random.uniform(0, 0.1))
 
-    async def _open_socket(self, previous: DiscordWebSocket | None, *, is_initial: bool) -> DiscordWebSocket:
+    async def _open_socket(
+        self, previous: DiscordWebSocket | None, gateway: yarl.URL | None, *, is_initial: bool
+    ) -> DiscordWebSocket:
         """Connect and RESUME what `previous` heard, or IDENTIFY."""
-        if previous is not None and previous.session_id is not None:
-            gateway = yarl.URL(self._gateway_url) if self._gateway_url else previous.gateway
-            return await _socket_class(self).from_client(
-                self, resume=True, gateway=gateway, session=previous.session_id, sequence=previous.sequence
+        if previous is None:
+            return await _socket_class(self).from_client(self, initial=is_initial, gateway=gateway)
+        resumes_at = yarl.URL(self._gateway_url) if self._gateway_url else previous.gateway
+        return await _socket_class(self).from_client(
+            self, resume=True, gateway=resumes_at, session=previous.session_id, sequence=previous.sequence
+        )
+
+    async def _find_gateway(self) -> yarl.URL:
+        """Where a session is opened, once there are starts to spare: who opens too many in a day loses the token.
+
+        Source: Discord reference, Gateway, Session Start Limit.
+        """
+        if self._gateway_url:
+            return yarl.URL(self._gateway_url)
+        while True:
+            told = await self.http.request(Route("GET", "/gateway/bot"))
+            wait_s = _wait_for_start_s(told)
+            if wait_s <= 0:
+                return yarl.URL(told["url"])
+            self.ears.session_lost(
+                f"few session starts are left at Discord for today; the next begins in {wait_s:.0f} s"
             )
-        url = self._gateway_url or (await self.http.request(Route("GET", "/gateway/bot")))["url"]
-        return await _socket_class(self).from_client(self, initial=is_initial, gateway=yarl.URL(url))
+            await asyncio.sleep(wait_s)
+            if _starts_left(told):
+                return yarl.URL(told["url"])
 
     def opened(self, socket: DiscordWebSocket) -> None:
         self._opened = socket
@@ -213,6 +244,21 @@ class Link(discord.Client):
             ready.cancel()
         await self._let_go(code=1000)
         await super().close()
+
+
+def _starts_left(told: Any) -> int:
+    return int(told["session_start_limit"]["remaining"])
+
+
+def _wait_for_start_s(told: Any) -> float:
+    """How long to wait, so that the last starts last until there are new ones; 0 while there are plenty."""
+    try:
+        limit, remaining = told["session_start_limit"], _starts_left(told)
+        if remaining > SCARCE * int(limit["total"]):
+            return 0
+        return max(0.0, float(limit["reset_after"]) / 1000) / max(1, remaining)
+    except (KeyError, TypeError, ValueError):
+        return 0  # a server that tells no limits
 
 
 def _socket_class(link: Link) -> type[DiscordWebSocket]:

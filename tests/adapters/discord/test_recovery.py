@@ -1,15 +1,19 @@
 """Nothing said is lost: RESUME, invalid sessions, restarts, and gaps read from history in order."""
 
 import asyncio
+import os
+import random
+from dataclasses import replace
 
 import pytest
 
 from adapters.base import KnownChannel
 from config.names import ChannelId
-from tests.adapters.discord.world import ACCOUNT, community, make_adapter, running, until
+from tests.adapters.discord.world import ACCOUNT, WAITS, community, make_adapter, running
 from tests.adapters.recording import RecordingIntake
 from tests.fakes.discord.payloads import message_event
 
+DROPS = 500 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 60
 HISTORY = "GET /channels/*/messages"
 
 
@@ -45,6 +49,76 @@ async def test_every_kind_of_loss_resumes(how):
             await fake.wait_until(lambda: len(fake.gateway_log("resumed")) >= 1)
             assert len(fake.gateway_log("identify")) == 1
     assert intake.texts == ["meanwhile"]
+
+
+async def test_a_connection_that_keeps_dropping_keeps_its_session():
+    """However often it drops in a row: as long as RESUME works no session is opened anew, of which Discord allows only so many."""
+    async with community() as here:
+        fake = here.fake
+        async with running(make_adapter(fake)) as intake:
+            said = []
+            for number in range(8):
+                fake.drop(reset=number % 2 == 1)
+                said.append(fake.say(here.ada, here.direct, f"m{number}").text)
+                await fake.wait_until(lambda number=number: len(fake.gateway_log("resumed")) > number)
+            await intake.wait_for(8)
+            assert len(fake.gateway_log("identify")) == 1
+    assert intake.texts == said
+
+
+@pytest.mark.timeout(150)
+async def test_a_storm_of_drops():
+    """Cut, reset, forgotten, invalidated, closed, asked to reconnect, while people write: nothing missed, nothing twice, in order."""
+    rng = random.Random(20261127)
+    waits = replace(
+        WAITS, first_retry_s=0.01, longest_retry_s=0.02, before_identify_s=0.005, guild_stream_s=0.02
+    )
+    async with community() as here:
+        fake = here.fake
+        fake.configure(session_starts_total=1_000_000)
+        losses = (
+            fake.drop,
+            lambda: fake.drop(reset=True),
+            lambda: fake.drop(forget=True),
+            fake.invalidate_sessions,
+            lambda: fake.close_gateway(4000),
+            fake.request_reconnect,
+        )
+        said = {here.general.id: [], here.direct.id: []}
+        async with running(make_adapter(fake, waits=waits)) as intake:
+            for place in (
+                here.general,
+                here.direct,
+            ):  # met, so that what is said in the storm can be looked up
+                said[place.id].append(fake.say(here.ada, place, f"first {place.id}").text)
+            await intake.wait_for(2)
+            dropped = number = 0
+            while dropped < DROPS:
+                dropped += rng.choice(losses)()  # none while no connection is up
+                number += 1
+                place = rng.choice((here.general, here.direct))
+                said[place.id].append(fake.say(here.ada, place, f"m{number}").text)
+                await asyncio.sleep(rng.uniform(0, 0.06))
+            await intake.wait_until(lambda: len(intake.messages) >= number + 2, timeout_s=30)
+            await asyncio.sleep(0.3)
+    heard = {place: [m.text for m in intake.messages if m.channel == place] for place in said}
+    assert heard == said
+    assert intake.quarantined == []
+
+
+async def test_session_starts_are_not_used_up():
+    """When few session starts are left for the day the next one waits, and says so: past the last, Discord takes the token away."""
+    async with community() as here:
+        fake = here.fake
+        fake.configure(session_starts_total=12)
+        adapter = make_adapter(fake)
+        async with running(adapter):
+            while len(fake.gateway_log("identify")) < 12 and "session starts" not in adapter.health().detail:
+                fake.invalidate_sessions()
+                await asyncio.sleep(0.05)
+            assert 6 <= len(fake.gateway_log("identify")) < 12
+            assert adapter.health().state == "retrying"
+            fake.configure(session_starts_total=1000)
 
 
 async def test_an_invalid_session_leaves_no_gap():
@@ -272,31 +346,3 @@ async def test_a_direct_channel_from_long_ago():
         async with running(make_adapter(fake), intake):
             (message,) = await intake.wait_for(1)
         assert (message.text, message.channel_kind) == ("while away", "direct")
-
-
-async def test_a_storm_of_disconnects():
-    """Fifty losses of every kind while people talk: every message once, each channel in order."""
-    async with community() as here:
-        fake = here.fake
-        ways = [
-            fake.drop,
-            lambda: fake.drop(reset=True),
-            fake.request_reconnect,
-            fake.invalidate_sessions,
-            lambda: fake.drop(forget=True),
-        ]
-        async with running(make_adapter(fake)) as intake:
-            fake.say(here.ada, here.direct, "begin")
-            fake.say(here.ada, here.general, "begin")
-            await intake.wait_for(2)
-            said = {here.direct.id: ["begin"], here.general.id: ["begin"]}
-            for number in range(50):
-                for place in (here.direct, here.general):
-                    said[place.id].append(fake.say(here.ada, place, f"m{number}").text)
-                if number % 3 == 0:
-                    await fake.wait_connected()
-                ways[number % len(ways)]()
-                await asyncio.sleep(0.02)
-            await until(lambda: len(intake.messages) >= 102, 40)
-        for place in (here.direct, here.general):
-            assert [m.text for m in intake.messages if m.channel == place.id] == said[place.id]
