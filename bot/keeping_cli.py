@@ -6,8 +6,10 @@ Owns arguments and words. The work is `sessions/retention.py`, `sealing.py`, `in
 import asyncio
 import shlex
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +19,11 @@ import typer
 from bot import app as daemon
 from bot import retention as forgetting
 from bot import shell
+from bot.reports import escaped
 from bot.shell import UNAVAILABLE, USAGE, ConfigOption, JsonOption, progress_bar
 from bot.transfer_cli import ForceOption, person_named
+from config.names import PersonId
+from config.settings import Settings
 from sessions import invariants, retention, sealing
 from sessions.database.base import Database
 
@@ -51,7 +56,7 @@ def list_people(
             for platform, user_id, username in one.identities
         )
         typer.echo(
-            f"{one.id}  {one.display_name} ({who or 'no identity'})  {one.role}, {one.sessions} sessions,"
+            f"{one.id}  {escaped(one.display_name)} ({escaped(who) or 'no identity'})  {one.role}, {one.sessions} sessions,"
             f" {one.messages} messages, seen {_day(one.last_seen_at)}"
             + (", is being forgotten" if one.is_being_erased else "")
         )
@@ -73,33 +78,78 @@ def erase(
     loaded = shell.load(config)
 
     async def work(database: Database) -> dict[str, Any]:
-        person_id = await person_named(database, person, "people erase")
-        if not yes:
-            found = await database.read(lambda tx: retention.list_people(tx, words=person_id, limit=1))
-            typer.confirm(
-                f"Remove {found[0].display_name} with {found[0].sessions} sessions and {found[0].messages} messages for good?",
-                abort=True,
-            )
-        await database.write(lambda tx: retention.request_erase(tx, person_id, _now(), actor="operator"))
-        with progress_bar("Forgetting"):
-            await forgetting.erase_people(database, _now, pause_s=0)
+        pieces: list[str] = []
+        if person.upper() in await database.read(retention.removed):  # a run before this was cut off
+            person_id = PersonId(person.upper())
+        else:
+            person_id = await person_named(database, person, "people erase")
+            if not yes:
+                found = await database.read(lambda tx: retention.list_people(tx, words=person_id, limit=1))
+                who, what = (
+                    found[0].display_name,
+                    f"{found[0].sessions} sessions and {found[0].messages} messages",
+                )
+                typer.confirm(f"Remove {escaped(who)} with {what} for good?", abort=True)
+            pieces = await database.read(lambda tx: retention.samples(tx, person_id))
+            await database.write(lambda tx: retention.request_erase(tx, person_id, _now(), actor="operator"))
+            with progress_bar("Forgetting"):
+                await forgetting.erase_people(database, _now, pause_s=0)
         with progress_bar("Writing the database anew"):
-            await database.wipe(whole=True)
+            await forgetting.overwrite_removed(database, whole=True)
         row = await database.read(
             lambda tx: tx.row(
                 "SELECT counts FROM audit WHERE action = 'person_erased' AND subject = :id ORDER BY id DESC LIMIT 1",
                 {"id": person_id},
             )
         )
-        return {"person": person_id, "removed": orjson.loads(row["counts"]) if row else {}}
+        return {
+            "person": person_id,
+            "removed": orjson.loads(row["counts"]) if row else {},
+            "searched": await _searched(database, loaded.settings, pieces),
+        }
 
     done = shell.finish(shell.owning(loaded, work))
     if as_json:
         typer.echo(orjson.dumps(done).decode())
+    else:
+        counts = ", ".join(f"{count} {word.replace('_', ' ')}" for word, count in done["removed"].items())
+        typer.echo(f"{done['person']} is forgotten: {counts or 'there was nothing'}.")
+        for line in _proof(done["searched"]):
+            typer.echo(line)
+        typer.echo("Backups and exports made before still have them, wherever they are kept.")
+    if done["searched"] and done["searched"]["left"].get(done["searched"]["files"][0]):
+        shell.fail(
+            UNAVAILABLE, "people erase: not all is gone.", "Run it again; should that not help, report it."
+        )
+
+
+async def _searched(database: Database, settings: Settings, pieces: Sequence[str]) -> dict[str, Any] | None:
+    """What a search through the database's files for pieces of what somebody said found. None on a server, or without pieces."""
+    if database.dialect != "sqlite" or not pieces:
+        return None
+    from sessions.database import traces
+
+    with progress_bar("Searching") as bar:
+        path = daemon.sqlite_path(settings.database_url)
+        found = await asyncio.to_thread(lambda: traces.find(path, pieces, progress=bar))
+    said = [piece for piece in found[path] if await database.read(partial(retention.is_said, piece=piece))]
+    return {
+        "pieces": len(pieces),
+        "files": [file.name for file in found],
+        "left": {file.name: len(left) for file, pieces in found.items() if (left := set(pieces) - set(said))},
+        "said_by_others": len(said),
+    }
+
+
+def _proof(searched: dict[str, Any] | None) -> Iterator[str]:
+    if searched is None:
         return
-    removed = ", ".join(f"{count} {word.replace('_', ' ')}" for word, count in done["removed"].items())
-    typer.echo(f"{done['person']} is forgotten: {removed or 'there was nothing'}.")
-    typer.echo("Backups, exports and snapshots made before still have them.")
+    clean = [name for name in searched["files"] if name not in searched["left"]]
+    yield f"Searched for {searched['pieces']} pieces of what they said: none is in {', '.join(clean) or 'no file'}."
+    if searched["said_by_others"]:
+        yield f"{searched['said_by_others']} of them were said by others, too, or quoted; those stay."
+    for name, count in searched["left"].items():
+        yield f"{name} still has {count} of them: remove it if you need it no more."
 
 
 @keys_cli.command("new")

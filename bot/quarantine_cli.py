@@ -10,7 +10,8 @@ import orjson
 import typer
 
 from bot import shell
-from bot.shell import NOT_FOUND, ConfigOption, JsonOption, escaped
+from bot.reports import escaped
+from bot.shell import NOT_FOUND, ConfigOption, JsonOption
 from sessions import quarantine
 from sessions.database.base import Database
 from sessions.quarantine import Update

@@ -9,11 +9,23 @@ from typing import Final
 
 import orjson
 
-from sessions.search import SearchPage
+from sessions.search import Hit, SearchPage
 from sessions.statistics import Statistics, Subject
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _WIDTH: Final = 16
+
+
+def escaped(text: str) -> str:
+    """Text of strangers for a terminal: nothing in it moves a cursor, changes a colour or turns the direction of reading."""
+    return "".join(
+        letter if letter.isprintable() or letter in _HARMLESS else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+_HARMLESS: Final = "\n\u200c\u200d"
+"""The line's end, and what joins or parts letters in names and emoji."""
 
 
 def search_text(page: SearchPage, *, mark: tuple[str, str] = ("[", "]")) -> str:
@@ -23,10 +35,18 @@ def search_text(page: SearchPage, *, mark: tuple[str, str] = ("[", "]")) -> str:
         at = f"{datetime.fromtimestamp(hit.message.created_at / 1000, UTC):%Y-%m-%d %H:%M}"
         who = hit.message.author or hit.message.role
         lines += [
-            f"{at}  {who} on {hit.account} in {hit.channel}, session {hit.message.session_id}",
-            f"    {hit.excerpt.marked(*mark)}",
+            f"{at}  {escaped(who)} on {hit.account} in {hit.channel}, session {hit.message.session_id}",
+            f"    {_marked(hit, mark)}",
         ]
     return "\n".join([*lines, *_remarks(page)])
+
+
+def _marked(hit: Hit, mark: tuple[str, str]) -> str:
+    marks = {
+        "\x02": mark[0],
+        "\x03": mark[1],
+    }  # should they stand in a message themselves, it has a mark too many
+    return "".join(marks.get(letter) or escaped(letter) for letter in hit.excerpt.marked(*marks))
 
 
 def _remarks(page: SearchPage) -> list[str]:
@@ -41,7 +61,9 @@ def _remarks(page: SearchPage) -> list[str]:
     if page.sealed:
         remarks.append(f"{page.sealed} sealed message{'s' * (page.sealed != 1)} could not be searched.")
     if page.unread:
-        remarks.append(f"{page.unread} messages are not indexed yet; search again in a moment.")
+        remarks.append(
+            f"{page.unread} message{'s are' if page.unread != 1 else ' is'} not indexed yet; search again in a moment."
+        )
     return remarks
 
 

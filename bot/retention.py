@@ -62,5 +62,19 @@ async def erase_people(database: Database, now: Callable[[], int], *, pause_s: f
     return steps
 
 
+async def overwrite_removed(database: Database, *, whole: bool = False) -> bool:
+    """Overwrite what is left of forgotten people in unused parts of the file. False if it must be tried again. Raises: StoreError.
+
+    Who waits for this is written down, so that the next start goes on if it was killed in between.
+    """
+    people = await database.read(retention.removed)
+    if not people:
+        return True
+    if not await database.wipe(whole=whole):
+        return False
+    await database.write(lambda tx: retention.end_erasures(tx, people))
+    return True
+
+
 def _ms(kept: timedelta | None) -> int | None:
     return None if kept is None else int(kept.total_seconds() * 1000)

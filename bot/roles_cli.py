@@ -15,6 +15,7 @@ import typer
 
 from bot import shell
 from bot.keeping_cli import people_cli
+from bot.reports import escaped
 from bot.shell import ConfigOption, JsonOption
 from bot.transfer_cli import person_named
 from sessions import people, retention
@@ -40,10 +41,10 @@ def show(person: PersonArgument, config: ConfigOption = None, as_json: JsonOptio
         return
     lines = [
         ("person", one.id),
-        ("name", one.display_name),
+        ("name", escaped(one.display_name)),
         ("role", one.role),
         *(
-            ("known as", f"{platform} {user_id}" + (f" @{username}" if username else ""))
+            ("known as", escaped(f"{platform} {user_id}" + (f" @{username}" if username else "")))
             for platform, user_id, username in one.identities
         ),
         ("sessions", f"{one.sessions} with {one.messages} messages"),
@@ -95,9 +96,9 @@ def _change(
 
     one, is_changed = shell.finish(shell.owning(loaded, work))
     if is_changed:
-        typer.echo(f"{one.display_name} ({one.id}) was {one.role} and is {role} now.")
+        typer.echo(f"{escaped(one.display_name)} ({one.id}) was {one.role} and is {role} now.")
     else:
-        typer.echo(f"{one.display_name} ({one.id}) is {one.role}; nothing to change.")
+        typer.echo(f"{escaped(one.display_name)} ({one.id}) is {one.role}; nothing to change.")
 
 
 def _set_role(tx: Transaction, one: PersonSummary, role: PersonRole) -> None:

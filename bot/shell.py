@@ -105,14 +105,6 @@ def progress_bar(label: str) -> Iterator[Callable[[float, float], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total or None)
 
 
-def escaped(text: str) -> str:
-    """Text of strangers for a terminal: nothing in it moves a cursor, changes a colour or turns the direction of reading."""
-    return "".join(
-        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
-
-
 def finish(work: Coroutine[Any, Any, Any]) -> Any:
     """Run to the end; what is wrong is said in a line or two, with the exit code of its kind."""
     try:

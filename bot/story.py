@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 import orjson
 
+from bot.reports import escaped
 from config.redaction import redact_url
 from config.settings import Settings
 from sessions.history import Trace
@@ -180,7 +181,7 @@ def sessions_table(sessions: Sequence[Session]) -> str:
             session.id,
             session.status + (f" ({session.end_reason})" if session.end_reason else ""),
             session.account,
-            session.channel,
+            escaped(session.channel),
             str(session.message_count),
             str(session.tool_call_count),
             str(session.error_count),

@@ -45,7 +45,6 @@ class Upkeep:
         self._encoder = encoder
         self._now = now
         self._hours_forgotten_at = float("-inf")
-        self._must_wipe = False
 
     async def run(self) -> None:
         """Round after round. A store that is not there now is tried again later."""
@@ -75,9 +74,7 @@ class Upkeep:
             self._hours_forgotten_at = time.monotonic()
         if steps := await retention.erase_people(self._database, self._now):
             log.info("people.erased", steps=steps)
-            self._must_wipe = True
-        if self._must_wipe:
-            self._must_wipe = not await self._database.wipe()
+        await retention.overwrite_removed(self._database)
         if (encoder := self._encoder) is not None:
             await self._in_batches(lambda: self._encode(encoder))
 

@@ -46,15 +46,55 @@ def request_erase(tx: Transaction, person_id: PersonId, now: int, *, actor: Acto
     """Have a person forgotten. `erase_step` does it, from the next moment on and whatever happens meanwhile."""
     tx.execute(
         "INSERT INTO erasures (person_id, requested_at, actor, stage) VALUES (:person, :now, :actor, 'requested')"
-        " ON CONFLICT (person_id) DO NOTHING",
+        # Somebody may come back by an import before the bytes of their first time are overwritten.
+        " ON CONFLICT (person_id) DO UPDATE SET requested_at = :now, actor = :actor, stage = 'requested', after = 0,"
+        " not_before = 0, counts = '{}' WHERE erasures.stage = 'removed'",
         {"person": person_id, "now": now, "actor": actor},
     )
 
 
 def erasures_due(tx: Transaction, now: int) -> int:
     """How many people wait to be forgotten, as far as something can be done about it now."""
-    row = tx.row("SELECT COUNT(*) AS n FROM erasures WHERE not_before <= :now", {"now": now})
+    row = tx.row(f"SELECT COUNT(*) AS n FROM erasures WHERE {_DUE}", {"now": now})
     return int(row["n"]) if row else 0
+
+
+_DUE: Final = "not_before <= :now AND stage <> 'removed'"
+
+
+def removed(tx: Transaction) -> list[PersonId]:
+    """People of whom no row is left, while their bytes may still lie in unused parts of the file: until `end_erasures`."""
+    return [row["person_id"] for row in tx.rows("SELECT person_id FROM erasures WHERE stage = 'removed'")]
+
+
+def end_erasures(tx: Transaction, people: Sequence[PersonId]) -> None:
+    """These people's bytes are overwritten; nothing of their erasure is left to be done."""
+    for person in people:
+        tx.execute("DELETE FROM erasures WHERE person_id = :person AND stage = 'removed'", {"person": person})
+
+
+def samples(tx: Transaction, person_id: PersonId, *, limit: int = 16) -> list[str]:
+    """Pieces of what a person said, as they are stored: after an erasure the database's files are searched for them."""
+    rows = tx.rows(
+        "SELECT DISTINCT substr(content, CASE WHEN is_sealed = 1 THEN 40 ELSE 1 END, 60) AS piece FROM messages"
+        " WHERE person_id = :person AND LENGTH(content) >= 12 ORDER BY piece DESC LIMIT :limit",
+        {"person": person_id, "limit": limit},
+    )
+    return [row["piece"] for row in rows]
+
+
+def is_said(tx: Transaction, piece: str) -> bool:
+    """Whether a piece of text is in a message that is there: others may have said the same, or quoted it."""
+    found = tx.row(
+        "SELECT 1 AS x FROM messages WHERE content LIKE :pattern ESCAPE '!' LIMIT 1",
+        {"pattern": "%" + _literal(piece) + "%"},
+    )
+    return found is not None
+
+
+def _literal(words: str) -> str:
+    """Words in which LIKE finds nothing special."""
+    return words.replace("!", "!!").replace("%", "!%").replace("_", "!_")
 
 
 def erase_step(tx: Transaction, now: int) -> int:
@@ -63,7 +103,7 @@ def erase_step(tx: Transaction, now: int) -> int:
     The identities go first: whatever the person writes from then on is a stranger's.
     """
     row = tx.row(
-        "SELECT person_id, actor, stage, after, counts FROM erasures WHERE not_before <= :now ORDER BY requested_at LIMIT 1"
+        f"SELECT person_id, actor, stage, after, counts FROM erasures WHERE {_DUE} ORDER BY requested_at LIMIT 1"
         + row_lock(tx),
         {"now": now},
     )
@@ -221,7 +261,7 @@ class _Erasure:
         statistics.forget_person(tx, self._row["person_id"])
         tx.execute("DELETE FROM persons WHERE id = :person", self.person)
         record(tx, self._row["actor"], "person_erased", self._row["person_id"], self._counts, self._now)
-        tx.execute(_OF_PERSON.format(table="erasures"), self.person)
+        self.go_on("removed")
         search.wipe_removed_words(tx)
 
 
@@ -299,18 +339,26 @@ def record(
     )
 
 
+_USERNAME: Final = "COALESCE(i.username, '')"
+
+
 def list_people(tx: Transaction, *, words: str = "", limit: int = 100) -> list[PersonSummary]:
     """People the bot has met, the latest seen first; with words, those whose name, username or id has them. For operators."""
-    pattern = "%" + words.lower().replace("!", "!!").replace("%", "!%").replace("_", "!_") + "%"
+    # SQLite knows capitals of ASCII letters only, so others are asked for in each form in which a name is likely to be written.
+    forms = dict.fromkeys((words, words.lower(), words.upper(), words.title()))
+    patterns = {f"pattern_{number}": f"%{_literal(form)}%" for number, form in enumerate(forms)}
+
+    def has(value: str) -> str:
+        return "(" + " OR ".join(f"LOWER({value}) LIKE LOWER(:{name}) ESCAPE '!'" for name in patterns) + ")"
+
     rows = tx.rows(
         "SELECT p.*, (SELECT COUNT(*) FROM sessions s WHERE s.person_id = p.id) AS sessions,"
         " (SELECT COALESCE(SUM(s.message_count), 0) FROM sessions s WHERE s.person_id = p.id) AS messages,"
         " (SELECT COUNT(*) FROM erasures e WHERE e.person_id = p.id) AS erasures FROM persons p"
-        " WHERE LOWER(p.display_name) LIKE :pattern ESCAPE '!' OR LOWER(p.id) LIKE :pattern ESCAPE '!' OR EXISTS"
-        " (SELECT 1 FROM identities i WHERE i.person_id = p.id AND (LOWER(COALESCE(i.username, '')) LIKE :pattern ESCAPE '!'"
-        " OR LOWER(i.platform_user_id) LIKE :pattern ESCAPE '!'))"
+        f" WHERE {has('p.display_name')} OR {has('p.id')} OR EXISTS (SELECT 1 FROM identities i WHERE i.person_id = p.id"
+        f" AND ({has(_USERNAME)} OR {has('i.platform_user_id')}))"
         " ORDER BY p.last_seen_at DESC, p.id DESC LIMIT :limit",
-        {"pattern": pattern, "limit": limit},
+        {**patterns, "limit": limit},
     )
     return [
         PersonSummary(

@@ -1,5 +1,6 @@
 """Forgetting: of a person nothing is left in the file, of a turn its numbers, and of old messages what the rules keep."""
 
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from bot.upkeep import Upkeep
 from config.names import AccountId, ChannelId
 from config.settings import Settings
 from sessions import inbox, invariants, lifecycle, outbox, retention, search, statistics, summaries
+from sessions.database import traces
 from sessions.database.base import Database
 from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import StaleClaim
 from sessions.retention import Rules
 from sessions.scope import OperatorScope
 from tests.sessions import records as made
-from tests.sessions.conversations import exported, talk
+from tests.sessions.conversations import exported, imported, talk
 from tests.sessions.records import NOW
 from tests.sessions.stores import DATABASES
 
@@ -187,6 +189,7 @@ async def test_who_writes_again_is_a_stranger(store):
     await daemon_side.erase_people(store, lambda: NOW, pause_s=0)
     new = await person_named(store, "ada")
     assert new != old
+    assert await daemon_side.overwrite_removed(store)
     assert set(await rows_with(store, old)) == {"audit"}
     assert set(await rows_with(store, "in the middle")) == {"messages"}
 
@@ -363,6 +366,7 @@ async def test_statistics_forget_the_person_and_keep_the_sums(store):
     person_id = await person_named(store, "zanzibar")
     await erase(store, person_id)
     await settled(store)
+    assert await daemon_side.overwrite_removed(store)
     assert set(await rows_with(store, person_id)) == {"audit"}
 
 
@@ -387,5 +391,73 @@ async def test_the_daemons_background_work_forgets_at_once(tmp_path):
         await upkeep.work()
         assert holds(tmp_path, "name of zanzibar", "word of zanzibar") == {}
         assert await database.read(lambda tx: retention.erasures_due(tx, NOW)) == 0
+    finally:
+        await database.close()
+
+
+async def test_killed_before_the_bytes_are_overwritten_the_next_start_does_it(tmp_path):
+    """That a person's bytes may still lie in the file is written down until they do not, whoever was killed meanwhile."""
+    path = tmp_path / "palaver.db"
+    database = await SqliteDatabase.open(path)
+    await database.write(lambda tx: talk(tx, seed=7, turns=30, people=["ada", "zanzibar"]))
+    person_id = await person_named(database, "zanzibar")
+    await erase(database, person_id)
+    assert await database.read(retention.removed) == [person_id]
+    assert await database.read(lambda tx: retention.erasures_due(tx, NOW)) == 0
+    await database.close()
+    database = await SqliteDatabase.open(path)
+    try:
+        await Upkeep(database, now=lambda: NOW).work()
+        assert holds(tmp_path, "name of zanzibar", "word of zanzibar") == {}
+        assert await database.read(retention.removed) == []
+    finally:
+        await database.close()
+
+
+async def test_who_comes_back_by_an_import_can_be_forgotten_again(store):
+    """Also in the moment between the removal of their rows and of their bytes."""
+    await store.write(lambda tx: talk(tx, seed=8, turns=20, people=["zanzibar"]))
+    raw = await exported(store)
+    person_id = await person_named(store, "zanzibar")
+    await erase(store, person_id)
+    await imported(store, raw)
+    await erase(store, person_id)
+    assert b"zanzibar" not in await exported(store)
+    assert await daemon_side.overwrite_removed(store, whole=True)
+    assert await store.read(retention.removed) == []
+
+
+@pytest.mark.parametrize("words", ["Özlem", "özlem", "ÖZLEM", "zle", "АННА", "анна", "50%_!"])
+async def test_a_name_is_found_however_it_is_written(store, words):
+    """Capitals beyond ASCII too, which SQLite does not know, and what LIKE would take for a pattern."""
+    for number, name in enumerate(("Özlem Ünal", "Анна", "Half 50%_!")):
+        who = made.incoming(
+            "x", user_id=f"u{number}", display_name=name, message_id=str(number), channel=f"c{number}"
+        )
+        await store.write(lambda tx, who=who: made.arrive(tx, who))
+    found = await store.read(lambda tx: retention.list_people(tx, words=words))
+    assert len(found) == 1
+
+
+async def test_what_somebody_said_is_searched_for_in_every_file_beside_the_database(tmp_path):
+    """The log, snapshots and what a restore replaced are looked at; after an erasure only copies have something left."""
+    path = tmp_path / "palaver.db"
+    database = await SqliteDatabase.open(path)
+    try:
+        await database.write(lambda tx: talk(tx, seed=7, turns=30, people=["ada", "zanzibar"]))
+        person_id = await person_named(database, "zanzibar")
+        pieces = await database.read(lambda tx: retention.samples(tx, person_id))
+        assert 5 < len(pieces) <= 16
+        assert set(traces.find(path, pieces)[path.with_name("palaver.db-wal")]) == set(pieces)
+        shutil.copy(path.with_name("palaver.db-wal"), tmp_path / "palaver.db.before-restore-1")
+        await erase(database, person_id)
+        await daemon_side.overwrite_removed(database, whole=True)
+        left = {file.name: len(found) for file, found in traces.find(path, pieces).items() if found}
+        assert left == {"palaver.db.before-restore-1": len(pieces)}
+        assert not await database.read(lambda tx: retention.is_said(tx, pieces[0]))
+        await database.write(
+            lambda tx: made.arrive(tx, made.incoming(f"she said: {pieces[0]}", user_id="bob"))
+        )
+        assert await database.read(lambda tx: retention.is_said(tx, pieces[0]))
     finally:
         await database.close()
