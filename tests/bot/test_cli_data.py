@@ -68,6 +68,19 @@ class Shell:
                         stream.close()
             yield code
 
+    def kill_when(self, file: str, *arguments: str) -> bool:
+        """Start it and kill it as soon as a file is there, in the midst of its work; whether it came to that."""
+        process = self.start(*arguments)
+        try:
+            while not (self.folder / file).exists() and process.poll() is None:
+                time.sleep(0.0005)
+            process.send_signal(signal.SIGKILL)
+            return process.wait(timeout=30) == -signal.SIGKILL
+        finally:
+            for stream in (process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
+
     def store(self, work, *, keys: list[str] | None = None):
         """Do something with the database while no program has it."""
 
@@ -308,6 +321,11 @@ def test_an_export_killed_at_any_moment_leaves_no_half_file(full):
     for _ in full.kill_often("sessions", "export", "-o", "out.jsonl", "--force", took_s=took_s):
         if (full.folder / "out.jsonl").exists():
             assert (full.folder / "out.jsonl").read_bytes() == (full.folder / "first.jsonl").read_bytes()
+    (full.folder / "out.jsonl").unlink(missing_ok=True)
+    killed = [full.kill_when("out.jsonl.part", "sessions", "export", "-o", "out.jsonl") for _ in range(3)]
+    assert (
+        any(killed) and (full.folder / "out.jsonl.part").exists() and not (full.folder / "out.jsonl").exists()
+    )
     full.run("sessions", "export", "-o", "out.jsonl", "--force")
     assert (full.folder / "out.jsonl").read_bytes() == full.content()
     assert not (full.folder / "out.jsonl.part").exists()
@@ -342,6 +360,9 @@ def test_a_backup_killed_at_any_moment_leaves_the_last_one(full):
     took_s = timed(lambda: full.run("backup", "copy.db", "--force"))
     for _ in full.kill_often("backup", "copy.db", "--force", took_s=took_s):
         assert files.inspect(full.folder / "copy.db").messages > 100
+    killed = [full.kill_when("copy.db.part", "backup", "copy.db", "--force") for _ in range(3)]
+    assert any(killed) and (full.folder / "copy.db.part").exists()
+    assert files.inspect(full.folder / "copy.db").messages > 100
     full.run("backup", "copy.db", "--force")
     assert not list(full.folder.glob("copy.db.part*"))
     full.run("verify")
