@@ -15,7 +15,7 @@ from sessions.database.base import Row, Transaction, row_lock
 from sessions.database.values import as_json
 from sessions.errors import SessionNotFound
 from sessions.inbox import read_message
-from sessions.scope import Scope, condition
+from sessions.scope import Scope, condition, within
 
 LinkKind = Literal["notebook", "integration"]
 TaskOutcome = Literal["done", "dropped", "replaced", "abandoned"]
@@ -43,6 +43,7 @@ def variables(
     tx: Transaction, session_id: SessionId, scope: Scope, name: str | None = None
 ) -> dict[str, Json]:
     """The state variables of a session within the scope, or the one named."""
+    tx = within(tx, scope)
     where, parameters = condition(scope)
     rows = tx.rows(
         "SELECT v.name, v.value FROM session_variables v JOIN sessions s ON s.id = v.session_id"
@@ -94,6 +95,7 @@ def remove_link(tx: Transaction, session_id: SessionId, kind: LinkKind, name: st
 
 def links(tx: Transaction, session_id: SessionId, scope: Scope, kind: LinkKind) -> list[str]:
     """The session's notebooks or integrations, in the order they were added."""
+    tx = within(tx, scope)
     where, parameters = condition(scope)
     rows = tx.rows(
         "SELECT l.name FROM session_links l JOIN sessions s ON s.id = l.session_id"
@@ -139,6 +141,7 @@ def clear_current_task(
 
 def tasks(tx: Transaction, session_id: SessionId, scope: Scope, limit: int = 50) -> list[Task]:
     """What the session worked on, the latest first."""
+    tx = within(tx, scope)
     where, parameters = condition(scope)
     rows = tx.rows(
         "SELECT k.task, k.set_at, k.ended_at, k.outcome FROM session_tasks k JOIN sessions s ON s.id = k.session_id"
@@ -190,6 +193,7 @@ def titles(tx: Transaction, session_ids: Sequence[SessionId], scope: Scope) -> d
     The line is read anew each time and stored nowhere: what is forgotten or sealed leaves no copy in a title. A session in
     which nobody has said anything yet has none.
     """
+    tx = within(tx, scope)
     where, parameters = condition(scope)
     found: dict[SessionId, str] = {}
     for session_id in session_ids:
@@ -282,6 +286,7 @@ def exchanges(
     tx: Transaction, session_id: SessionId, scope: Scope, *, limit: int = 50, before: int | None = None
 ) -> list[Exchange]:
     """The latest exchanges of a session, oldest first; `before` is a position from which to page back."""
+    tx = within(tx, scope)
     where, parameters = condition(scope)
     rows = tx.rows(
         "SELECT t.id, t.position, t.status, t.queued_at, t.started_at, t.finished_at, t.error_ref FROM turns t"

@@ -10,7 +10,7 @@ from sessions.database.base import Row, Transaction
 from sessions.forking import NOT_TWICE
 from sessions.inbox import read_message
 from sessions.models import Message
-from sessions.scope import Scope, condition
+from sessions.scope import Scope, condition, within
 
 _COLUMNS = "m.session_id, m.position, m.part, m.role, m.content, m.author, m.created_at, m.turn_id, m.attachments, m.metadata"
 
@@ -30,6 +30,7 @@ class Page:
 
 def page(tx: Transaction, key: str, scope: Scope, *, number: int = 1, size: int = 10) -> Page:
     """One page of all that was said under a session key, ended sessions included, counted from the newest."""
+    tx = within(tx, scope)
     where, parameters = condition(scope)
     where = f"{where} AND {NOT_TWICE}"
     total = tx.row(

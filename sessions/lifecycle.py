@@ -17,7 +17,7 @@ from sessions.database.base import Row, Transaction, row_lock
 from sessions.errors import IllegalTransition, LostRace, SessionNotFound
 from sessions.keys import session_key
 from sessions.models import EndReason, Incoming, Person, Session, SessionScope, SessionStatus, new_id
-from sessions.scope import Scope, condition
+from sessions.scope import Scope, condition, within
 
 Step = Literal["pause", "resume", "end", "archive", "delete"]
 Actor = Literal["person", "operator", "clean-up", "daemon"]
@@ -117,6 +117,7 @@ def find_live(tx: Transaction, key: str) -> Session | None:
 
 def find(tx: Transaction, session_id: SessionId, scope: Scope) -> Session:
     """Raises: SessionNotFound, also when the scope may not see it."""
+    tx = within(tx, scope)
     where, parameters = condition(scope)
     row = tx.row(f"SELECT s.* FROM sessions s WHERE s.id = :id AND {where}", {"id": session_id, **parameters})
     if row is None:
@@ -135,6 +136,7 @@ def list_sessions(
     offset: int = 0,
 ) -> list[Session]:
     """Sessions within the scope, the latest active first; those of a key, or whose id ends so."""
+    tx = within(tx, scope)
     where, parameters = condition(scope)
     chosen = [status for status in TRANSITIONS if not statuses or status in statuses]
     names = ", ".join(f"'{status}'" for status in chosen)
@@ -223,6 +225,7 @@ def delete(tx: Transaction, session: Session, now: int, *, by: Doer | None = Non
 
 def events(tx: Transaction, session_id: SessionId, scope: Scope) -> list[SessionEvent]:
     """Every change of a session's status, the first one first. It was made at its `created_at`."""
+    tx = within(tx, scope)
     where, parameters = condition(scope)
     return [
         SessionEvent(

@@ -1,12 +1,13 @@
 """Who is asking: every read of sessions, messages, memory or statistics takes a `Scope` and filters by it in SQL.
 
-Owns the three scopes and the condition each one means. There is no read without one, so no caller can forget it.
+Owns the scopes, the condition each one means, and `within`, by which a database with row security filters once more. There is no
+read without a scope, so no caller can forget it.
 """
 
 from dataclasses import dataclass
 
 from config.names import AccountId, ChannelId, PersonId, SessionId, ThreadId
-from sessions.database.base import Parameters
+from sessions.database.base import Parameters, Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +61,23 @@ def condition(scope: Scope, alias: str = "s") -> tuple[str, Parameters]:
             return f"({alias}.id = :scope_session AND {hidden})", {"scope_session": scope.session_id}
         case OperatorScope():
             return "(1 = 1)", {}
+
+
+def within(tx: Transaction, scope: Scope) -> Transaction:
+    """The transaction for reading on behalf of a scope: PostgreSQL's row security then shows no row beyond it, whatever the SQL says.
+
+    The operator's, and one on SQLite, is the transaction itself. It is for reading only.
+    """
+    match scope:
+        case PersonScope():
+            return tx.narrowed({"scope_person": scope.person_id})
+        case ChannelScope():
+            place = {"scope_account": scope.account, "scope_channel": scope.channel}
+            # a thread without a name is one, too
+            return tx.narrowed(
+                place if scope.thread is None else {**place, "scope_thread": f"={scope.thread}"}
+            )
+        case SessionOnly():
+            return tx.narrowed({"scope_session": scope.session_id})
+        case OperatorScope():
+            return tx

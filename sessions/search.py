@@ -18,7 +18,7 @@ from sessions.database.base import Parameters, Row, Transaction
 from sessions.forking import NOT_TWICE
 from sessions.inbox import read_message
 from sessions.models import Message, Role
-from sessions.scope import OperatorScope, Scope, condition
+from sessions.scope import OperatorScope, Scope, condition, within
 from sessions.terms import Excerpt, Term, excerpt, matches, read, widened
 
 RANKED: Final = 500
@@ -118,6 +118,7 @@ def candidates(
     tx: Transaction, scope: Scope, query: SearchQuery, terms: Sequence[Term]
 ) -> tuple[list[Candidate], int]:
     """What matches, the best first, and how many messages could not be looked at yet."""
+    tx = within(tx, scope)
     where, parameters = reach(scope, query)
     literal, values = _literals(terms)
     where, parameters = f"{where}{literal}", {**parameters, **values}
@@ -154,6 +155,7 @@ def reach(scope: Scope, query: SearchQuery) -> tuple[str, Parameters]:
 
 def read_hits(tx: Transaction, scope: Scope, ids: Sequence[int], terms: Sequence[Term]) -> list[Hit]:
     """The messages whole, in this order; the scope is asked once more."""
+    tx = within(tx, scope)
     where, parameters = condition(scope)
     hits = []
     for message_id in ids:
@@ -305,6 +307,7 @@ def _sessions_in_reach(tx: Transaction, scope: Scope, query: SearchQuery) -> lis
 
     Only a short cut: the condition on every row stands all the same.
     """
+    tx = within(tx, scope)
     if isinstance(scope, OperatorScope) and query.person_id is None and query.session_id is None:
         return None
     allowed, parameters = condition(scope)
@@ -363,6 +366,7 @@ def _by_words_postgresql(
 
 
 def _sealed(tx: Transaction, scope: Scope, query: SearchQuery) -> int:
+    tx = within(tx, scope)
     where, parameters = reach(scope, query)
     row = tx.row(
         "SELECT COUNT(*) AS n FROM (SELECT 1 AS x FROM messages m JOIN sessions s ON s.id = m.session_id"

@@ -18,7 +18,7 @@ from struct import unpack
 from typing import Any, Final, Protocol
 
 from sessions.database.base import Transaction
-from sessions.scope import Scope
+from sessions.scope import Scope, within
 from sessions.search import Candidate, SearchPage, SearchQuery, candidates, reach, read_hits, search
 from sessions.terms import matches, read
 
@@ -129,6 +129,7 @@ def nearest(
     tx: Transaction, scope: Scope, query: SearchQuery, vector: bytes, *, compared: int = COMPARED
 ) -> list[Candidate]:
     """Of so many of the newest messages within reach those that mean about the same, the likest first."""
+    tx = within(tx, scope)
     where, parameters = reach(scope, query)
     rows = tx.rows(
         "SELECT m.id, m.created_at, v.vector FROM message_vectors v JOIN messages m ON m.id = v.message_id"

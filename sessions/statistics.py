@@ -20,7 +20,7 @@ from typing import Final, Literal
 
 from config.names import PersonId, SessionId
 from sessions.database.base import Parameters, Transaction
-from sessions.scope import ChannelScope, OperatorScope, PersonScope, Scope, SessionOnly, condition
+from sessions.scope import ChannelScope, OperatorScope, PersonScope, Scope, SessionOnly, condition, within
 
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
@@ -107,6 +107,7 @@ def read(tx: Transaction, scope: Scope, subject: Subject, now: int) -> Statistic
 
     A person sees their own and those of their sessions, a channel the sessions it shares, a turn its session, an operator all.
     """
+    tx = within(tx, scope)
     if subject.dimension == "session":
         return _of_session(tx, scope, subject, now)
     allowed, parameters = _permission(scope, subject)
@@ -295,6 +296,7 @@ def percentiles(histogram: Mapping[int, int]) -> Percentiles:
 
 
 def _of_session(tx: Transaction, scope: Scope, subject: Subject, now: int) -> Statistics:
+    tx = within(tx, scope)
     where, parameters = condition(scope)
     about: Parameters = {"session": SessionId(subject.name), **parameters}
     session = tx.row(

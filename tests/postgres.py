@@ -27,7 +27,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import psycopg
 import pytest
 
-from sessions.database import migrate
+from sessions.database import migrate, postgres_scopes
 from sessions.database.postgres import PostgresTransaction
 from sessions.database.postgres_connections import Connections, Limits
 
@@ -303,13 +303,22 @@ def _shared_connections() -> Connections:
 
 @contextlib.contextmanager
 def open_transaction() -> Iterator[PostgresTransaction]:
-    """A transaction on an empty schema, undone at the end."""
+    """A transaction on an empty schema, undone at the end. What is read on somebody's behalf is read under row security."""
     with _shared_connections().lent() as connection:
         connection.execute("BEGIN")
         try:
-            yield PostgresTransaction(connection)
+            yield PostgresTransaction(connection, reader=_reader())
         finally:
             connection.execute("ROLLBACK")
+
+
+@functools.cache
+def _reader() -> str:
+    """The role that reads on somebody's behalf in the database of `open_transaction`."""
+    with _shared_connections().lent() as connection:
+        security = postgres_scopes.set_up(connection, None)
+    assert security.role is not None, security.reason
+    return security.role
 
 
 def skip_without_server() -> None:

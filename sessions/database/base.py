@@ -74,6 +74,9 @@ class Transaction(Protocol):
     def execute_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
         """Run a statement once for each set of parameters."""
 
+    def narrowed(self, to: Parameters) -> "Transaction":
+        """The same transaction for reading as whoever `to` describes (`scope.within`); itself where there is no row security."""
+
 
 class Database(Protocol):
     """A store of sessions.

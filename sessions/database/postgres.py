@@ -30,7 +30,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from types import MappingProxyType
@@ -39,7 +39,7 @@ from typing import Any, Final, Literal, Self, TypeVar
 import psycopg
 import structlog
 
-from sessions.database import migrate
+from sessions.database import migrate, postgres_scopes
 from sessions.database.base import Parameters, Row, Seal, Transaction
 from sessions.database.parameters import in_order, numbered
 from sessions.database.postgres_connections import Connections, Limits
@@ -65,8 +65,12 @@ class PostgresTransaction:
 
     dialect: Literal["postgresql"] = "postgresql"
 
-    def __init__(self, connection: psycopg.Connection[Any], seal: Seal = PLAIN) -> None:
+    def __init__(
+        self, connection: psycopg.Connection[Any], seal: Seal = PLAIN, reader: str | None = None
+    ) -> None:
+        """`reader` is the role that reads on somebody's behalf."""
         self._connection = connection
+        self._reader = reader
         self.seal = seal
         self._open: Callable[[Row], Row] | None = None if seal is PLAIN else opener(seal)
 
@@ -89,9 +93,36 @@ class PostgresTransaction:
             for one in parameters:
                 self._connection.execute(statement, in_order(names, one))
 
+    def narrowed(self, to: Parameters) -> Transaction:
+        return self if self._reader is None else _Narrowed(self._connection, self.seal, self._reader, to)
+
     def _run(self, sql: str, parameters: Parameters) -> psycopg.Cursor[Any]:
         statement, names = numbered(sql)
         return self._connection.execute(statement, in_order(names, parameters) if names else None)
+
+
+class _Narrowed(PostgresTransaction):
+    """The same transaction, read as the role that row security holds. Every statement goes there and back in one round trip."""
+
+    def __init__(
+        self, connection: psycopg.Connection[Any], seal: Seal, reader: str, to: Mapping[str, object]
+    ) -> None:
+        super().__init__(connection, seal, reader)
+        self._narrowing = postgres_scopes.narrowing(reader, to)
+
+    def execute_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
+        for one in parameters:  # refused by the server
+            self._run(sql, one)
+
+    def _run(self, sql: str, parameters: Parameters) -> psycopg.Cursor[Any]:
+        statement, names = numbered(sql)
+        values = in_order(names, parameters) if names else None
+        # Whatever fails ends the transaction, or goes back to a savepoint: both give the role back.
+        with self._connection.pipeline():
+            self._connection.execute(postgres_scopes.NARROW, self._narrowing)
+            cursor = self._connection.execute(statement, values)
+            self._connection.execute(postgres_scopes.WIDEN)
+        return cursor
 
 
 class _Operation:
@@ -118,6 +149,7 @@ class PostgresDatabase:
     def __init__(self, connections: Connections, *, writers: int, readers: int) -> None:
         self.where = connections.where
         self.seal: Seal = PLAIN
+        self.row_security = postgres_scopes.OFF
         self._connections = connections
         self._writers = ThreadPoolExecutor(writers, thread_name_prefix="postgres-writer")
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="postgres-reader")
@@ -138,24 +170,34 @@ class PostgresDatabase:
         readers: int = 4,
         limits: Limits | None = None,
         keys: Sequence[str] = (),
+        reader_role: str | None = None,
         now: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> Self:
         """Connect and bring the schema up to date, while other nodes may be doing the same; with keys, encrypt what is written.
 
+        `reader_role` is a role prepared for reading on somebody's behalf; without it one is made, if the server lets us.
+
         Raises: StoreUnavailable (also for keys that do not fit), StoreCorrupt (tables of another program), SchemaTooNew.
         """
         database = cls(Connections(url, limits or Limits()), writers=writers, readers=readers)
-        await database._start(lambda: database._prepare(now(), keys))
+        await database._start(lambda: database._prepare(now(), keys, reader_role))
         return database
 
     @classmethod
-    async def open_beside(cls, url: str, *, limits: Limits | None = None, keys: Sequence[str] = ()) -> Self:
+    async def open_beside(
+        cls,
+        url: str,
+        *,
+        limits: Limits | None = None,
+        keys: Sequence[str] = (),
+        reader_role: str | None = None,
+    ) -> Self:
         """Open for a command beside the daemons: the schema stays as it is.
 
         Raises: StoreUnavailable (also for an older schema, and keys that do not fit), SchemaTooNew.
         """
         database = cls(Connections(url, limits or Limits()), writers=1, readers=1)
-        await database._start(lambda: database._look(keys))
+        await database._start(lambda: database._look(keys, reader_role))
         return database
 
     async def _start(self, check: Callable[[], None]) -> None:
@@ -248,7 +290,7 @@ class PostgresDatabase:
             try:
                 with self._connections.lent() as connection:
                     connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", prepare=False)
-                    result = work(PostgresTransaction(connection, self.seal))
+                    result = work(self._transaction(connection))
                     connection.execute("ROLLBACK", prepare=False)
                     return result
             except BaseException as error:
@@ -312,11 +354,11 @@ class PostgresDatabase:
         """Run operations in one transaction. Whatever it raises, nothing is stored, except with _OutcomeUnknown."""
         with self._connections.lent() as connection:
             connection.execute("BEGIN", prepare=False)
-            tx = PostgresTransaction(connection, self.seal)
+            tx = self._transaction(connection)
             for operation in batch:
                 operation.error = None
                 if in_savepoints:
-                    _run_in_savepoint(connection, operation, self.seal)
+                    _run_in_savepoint(connection, operation, tx)
                 else:
                     operation.result = operation.work(tx)
             try:
@@ -346,7 +388,7 @@ class PostgresDatabase:
             return unknown
         return translated(error, self.where)
 
-    def _prepare(self, now: int, keys: Sequence[str]) -> None:
+    def _prepare(self, now: int, keys: Sequence[str], reader_role: str | None) -> None:
         """Check that the database is ours and the keys fit, and migrate it. Runs in a writer's thread."""
         try:
             while self._migrate_once(now):
@@ -355,7 +397,12 @@ class PostgresDatabase:
                 connection.execute("BEGIN")
                 connection.execute("SELECT pg_advisory_xact_lock($1)", [_MIGRATION_LOCK])
                 self.seal = begin_seal(PostgresTransaction(connection), keys, now)
+                self.row_security = postgres_scopes.set_up(connection, reader_role)
                 connection.execute("COMMIT")
+                if not self.row_security.is_on:
+                    log.warning(
+                        "store.row_security_missing", database=self.where, reason=self.row_security.reason
+                    )
                 fsync = connection.execute("SELECT current_setting('fsync') AS fsync").fetchone()
                 if fsync is not None and fsync["fsync"] != "on":
                     log.warning(
@@ -364,7 +411,7 @@ class PostgresDatabase:
         except psycopg.Error as error:
             raise translated(error, self.where) from error
 
-    def _look(self, keys: Sequence[str]) -> None:
+    def _look(self, keys: Sequence[str], reader_role: str | None) -> None:
         """Check that schema and keys are today's. Runs in a writer's thread."""
 
         def look(tx: Transaction) -> Seal | None:
@@ -375,6 +422,14 @@ class PostgresDatabase:
             return find_seal(tx, keys)
 
         self.seal = self._read(look) or PLAIN
+        try:
+            with self._connections.lent() as connection:
+                self.row_security = postgres_scopes.look(connection, reader_role)
+        except psycopg.Error as error:
+            raise translated(error, self.where) from error
+
+    def _transaction(self, connection: psycopg.Connection[Any]) -> PostgresTransaction:
+        return PostgresTransaction(connection, self.seal, self.row_security.role)
 
     def _migrate_once(self, now: int) -> bool:
         """Run the next migration, if there is one, in a transaction of its own."""
@@ -436,11 +491,13 @@ def _presentable(error: BaseException) -> BaseException:
     return error
 
 
-def _run_in_savepoint(connection: psycopg.Connection[Any], operation: _Operation, seal: Seal) -> None:
+def _run_in_savepoint(
+    connection: psycopg.Connection[Any], operation: _Operation, tx: PostgresTransaction
+) -> None:
     """Run an operation so that its failure undoes only itself. Raises what concerns the whole transaction."""
     connection.execute("SAVEPOINT operation")
     try:
-        operation.result = operation.work(PostgresTransaction(connection, seal))
+        operation.result = operation.work(tx)
         if connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
             raise RuntimeError("a failed statement was not reported, nothing of its transaction is stored")
     except BaseException as error:

@@ -109,6 +109,9 @@ class SqliteTransaction:
             }
             return cursor.execute(sql, mended)
 
+    def narrowed(self, to: Parameters) -> Transaction:
+        return self
+
 
 class _Operation:
     """A queued write and the future of its caller."""

@@ -14,7 +14,7 @@ from typing import IO, Any, Final, cast
 import orjson
 
 from sessions.database.base import Database, Row, Transaction
-from sessions.scope import OperatorScope, Scope, condition
+from sessions.scope import OperatorScope, Scope, condition, within
 from sessions.transfer.records import HEADER, KINDS, Kind, contents
 
 PAGE: Final = 2000
@@ -37,6 +37,7 @@ class Exported:
 
 def pages_of_sessions(tx: Transaction, scope: Scope, ids: Sequence[str] | None, after: str) -> list[Row]:
     """Sessions to be written, in order of their ids: id, message_count."""
+    tx = within(tx, scope)
     where, parameters = condition(scope)
     chosen = ""
     if ids is not None:

@@ -14,7 +14,9 @@ def test_the_files_are_numbered_without_a_gap():
     """Versions are 1, 2, 3 …, and each file holds statements."""
     found = migrate.migrations()
     assert [migration.version for migration in found] == list(range(1, len(found) + 1))
-    assert all(migrate.statements(migration.sql) for migration in found)
+    for migration in found:
+        parts = [migration.sql, *migration.dialect_sql.values()]
+        assert all(migrate.statements(part) for part in parts if part) and any(parts)
 
 
 @pytest.mark.parametrize(
