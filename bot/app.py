@@ -84,6 +84,7 @@ async def open_database(settings: Settings) -> Database:
             readers=settings.store.readers,
             limits=_limits(settings),
             keys=encryption_keys(settings),
+            reader_role=settings.store.reader_role,
         )
     return await SqliteDatabase.open(
         sqlite_path(settings.database_url),
@@ -99,7 +100,10 @@ async def open_beside(settings: Settings) -> Database:
         from sessions.database.postgres import PostgresDatabase
 
         return await PostgresDatabase.open_beside(
-            settings.database_url, limits=_limits(settings), keys=encryption_keys(settings)
+            settings.database_url,
+            limits=_limits(settings),
+            keys=encryption_keys(settings),
+            reader_role=settings.store.reader_role,
         )
     return await SqliteDatabase.open_beside(
         sqlite_path(settings.database_url), keys=encryption_keys(settings)

@@ -129,6 +129,7 @@ async def _server(loaded: Loaded) -> Finding:
                 )
             )
             took_ms = 1000 * (time.monotonic() - started)
+            security = database.row_security
         finally:
             await database.close()
     except StoreError as error:
@@ -142,7 +143,12 @@ async def _server(loaded: Loaded) -> Finding:
     if about["fsync"] != "on":
         hint = "Set fsync = on in postgresql.conf: without it a power cut loses what was accepted."
         return Finding(False, "database", f"{what} does not wait for its disk", hint)
-    return Finding(True, "database", f"{what} has today's schema and answers in {took_ms:.0f} ms")
+    filtered = (
+        f"row security by {security.role}"
+        if security.is_on
+        else f"no row security ({security.reason}): reads are kept apart by their own filter alone, see docs/howto/postgresql.md"
+    )
+    return Finding(True, "database", f"{what} has today's schema and answers in {took_ms:.0f} ms; {filtered}")
 
 
 async def _port(host: str, port: int) -> Finding:

@@ -414,6 +414,13 @@ class StoreSettings(Section):
     lock_timeout_s: Seconds = Field(
         10, gt=0, description="PostgreSQL only: longest wait for rows that another node keeps locked."
     )
+    reader_role: str | None = Field(
+        None,
+        min_length=1,
+        max_length=63,
+        description="PostgreSQL only: a prepared role for reading on somebody's behalf under row security. Without it, one named "
+        "after the user (palaver_reader) is made if the server allows that.",
+    )
     encryption_keys: tuple[SecretStr, ...] | None = Field(
         None,
         description="Keys that what people say is encrypted with in the database: the first one encrypts, all decrypt. Each is a key "

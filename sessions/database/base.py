@@ -6,6 +6,7 @@ milliseconds for time, JSON as text through orjson, 0/1 for truth.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -78,6 +79,19 @@ class Transaction(Protocol):
         """The same transaction for reading as whoever `to` describes (`scope.within`); itself where there is no row security."""
 
 
+@dataclass(frozen=True, slots=True)
+class RowSecurity:
+    """Whether the database filters by itself what is read on somebody's behalf, and if not, why."""
+
+    role: str | None = None
+    """As whom it is read then."""
+    reason: str = ""
+
+    @property
+    def is_on(self) -> bool:
+        return self.role is not None
+
+
 class Database(Protocol):
     """A store of sessions.
 
@@ -89,6 +103,9 @@ class Database(Protocol):
 
     @property
     def dialect(self) -> Dialect: ...
+
+    @property
+    def row_security(self) -> RowSecurity: ...
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` and return its result once it is durable."""

@@ -40,7 +40,7 @@ import psycopg
 import structlog
 
 from sessions.database import migrate, postgres_scopes
-from sessions.database.base import Parameters, Row, Seal, Transaction
+from sessions.database.base import Parameters, Row, RowSecurity, Seal, Transaction
 from sessions.database.parameters import in_order, numbered
 from sessions.database.postgres_connections import Connections, Limits
 from sessions.database.postgres_errors import is_connection_lost, is_plan_outdated, is_race, translated
@@ -149,7 +149,7 @@ class PostgresDatabase:
     def __init__(self, connections: Connections, *, writers: int, readers: int) -> None:
         self.where = connections.where
         self.seal: Seal = PLAIN
-        self.row_security = postgres_scopes.OFF
+        self.row_security = RowSecurity()
         self._connections = connections
         self._writers = ThreadPoolExecutor(writers, thread_name_prefix="postgres-writer")
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="postgres-reader")

@@ -6,10 +6,11 @@ filter of their SQL alone, and the reason is told.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import psycopg
+
+from sessions.database.base import RowSecurity
 
 SETTINGS: Final = ("scope_person", "scope_session", "scope_account", "scope_channel", "scope_thread")
 """What tells the policies who reads, as `palaver.…`; all are set each time, so that nothing stays of the one before."""
@@ -28,21 +29,6 @@ NARROW: Final = (
 WIDEN: Final = "RESET ROLE"
 
 _MISSING: Final = "SELECT t.name FROM unnest(CAST($1 AS text[])) AS t (name) WHERE NOT has_table_privilege($2, t.name, 'SELECT')"
-
-
-@dataclass(frozen=True, slots=True)
-class RowSecurity:
-    """Whether the server filters by itself, and if not, why."""
-
-    role: str | None
-    reason: str = ""
-
-    @property
-    def is_on(self) -> bool:
-        return self.role is not None
-
-
-OFF: Final = RowSecurity(None, "it was not set up")
 
 
 def narrowing(role: str, to: Mapping[str, object]) -> list[object]:

@@ -25,7 +25,7 @@ import aiosqlite
 import structlog
 
 from sessions.database import migrate
-from sessions.database.base import Parameters, Row, Seal, Transaction
+from sessions.database.base import Parameters, Row, RowSecurity, Seal, Transaction
 from sessions.database.pages import wipe_unused
 from sessions.database.parameters import numbered
 from sessions.database.values import storable
@@ -129,6 +129,7 @@ class SqliteDatabase:
     """The default store. Make it with `await SqliteDatabase.open(path)`."""
 
     dialect: Literal["sqlite"] = "sqlite"
+    row_security: Final = RowSecurity(None, "a file has none: whoever may read it reads all")
 
     def __init__(
         self,
