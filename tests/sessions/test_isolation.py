@@ -25,7 +25,7 @@ from sessions.statistics import Subject
 from sessions.transfer import exporting
 from tests.sessions.records import NOW, arrive, claimed, incoming, resolved
 
-READS = {"sqlite": 100_000, "postgresql": int(os.environ.get("PALAVER_TEST_READS", "10000"))}
+READS = {"sqlite": 100_000, "postgresql": int(os.environ.get("PALAVER_TEST_READS", "15000"))}
 """PostgreSQL filters by itself as well, so a read takes longer there: PALAVER_TEST_READS=100000 is a minute or two."""
 PEOPLE, CHANNELS, THREADS = 12, 4, (None, "", "1", "2")
 SCOPES = ("person", "person_everywhere", "channel", "member")

@@ -36,6 +36,22 @@ def forget_the_filters(monkeypatch) -> None:
                 monkeypatch.setattr(module, name, lambda *_: ("(1 = 1)", {}))
 
 
+def shows_foreign_sums(tx, asked, scope) -> bool:
+    """Whether statistics count what is not the asker's. Whoever asks for all may be given their own, without the filter."""
+    mine = 0
+    if isinstance(scope, PersonScope):
+        own = statistics.Subject("person", scope.person_id)
+        mine = statistics.read(tx, OperatorScope(), own, NOW).messages
+    session = statistics.read(tx, scope, statistics.Subject("session", asked.id), NOW)
+    person = statistics.read(tx, scope, statistics.Subject("person", asked.person_id or "nobody"), NOW)
+    every = statistics.read(tx, scope, statistics.Subject(), NOW)
+    return (
+        (session.messages > 0 and not may_see(scope, asked))
+        or (person.messages > 0 and scope != PersonScope(asked.person_id))
+        or every.messages > mine
+    )
+
+
 def foreign_rows(tx, reads: int) -> Counter[str]:
     """Which of many random reads by wrong people showed what is not theirs, and how often."""
     world = populate(tx)
@@ -47,11 +63,10 @@ def foreign_rows(tx, reads: int) -> Counter[str]:
     for _ in range(reads):
         scope, asked = anybody(world.sessions, chance), chance.choice(world.sessions)
         name, way = chance.choice(ways)
-        try:
-            shown = list(way(tx, world, asked, scope))
-        except AssertionError:  # sums of somebody else
-            leaks[name] += 1
+        if name == "statistics.read":
+            leaks[name] += shows_foreign_sums(tx, asked, scope)
         else:
+            shown = way(tx, world, asked, scope)
             leaks[name] += any(not may_see(scope, by_id[session_id]) for session_id in shown)
     return +leaks
 
