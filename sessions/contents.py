@@ -235,7 +235,7 @@ def merge_metadata(tx: Transaction, session_id: SessionId, patch: Mapping[str, J
     merged = _merge(orjson.loads(row["metadata"]), patch)
     tx.execute(
         "UPDATE sessions SET metadata = :metadata WHERE id = :id",
-        {"metadata": as_json(merged), "id": session_id},
+        {"metadata": tx.seal.seal(as_json(merged)), "id": session_id},
     )
     return merged
 

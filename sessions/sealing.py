@@ -33,10 +33,13 @@ SEALED: Final[Mapping[str, Sequence[str]]] = {
     "outbox": ("body",),
     "session_variables": ("value",),
     "session_tasks": ("task",),
-    "sessions": ("title", "description", "current_task"),
+    "sessions": ("title", "description", "current_task", "metadata"),
     "quarantine": ("raw",),
 }
 """The columns that are sealed, by table."""
+
+EMPTY: Final = ("[]", "{}")
+"""JSON with nothing in it, which is not worth a seal."""
 
 _CHECK: Final = "this key fits this database"
 _FIRST: Final = "\x01"
@@ -262,7 +265,7 @@ def rotate_step(
         fresh: dict[str, object] = {
             column: seal.seal_bytes(row[column]) if column == "raw" else seal.seal(row[column])
             for column in columns
-            if not row[f"{column}_is_current"] and row[column] != "[]"
+            if not row[f"{column}_is_current"] and row[column] not in EMPTY
         }
         if fresh:
             changed += 1

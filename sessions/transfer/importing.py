@@ -15,7 +15,7 @@ from config.names import AccountId, ChannelId, PersonId, ThreadId
 from sessions.database.base import Database, Transaction
 from sessions.errors import StoreError, TransferError
 from sessions.keys import session_key
-from sessions.sealing import SEALED
+from sessions.sealing import EMPTY, SEALED
 from sessions.transfer.records import (
     END_REASONS,
     FORMAT,
@@ -494,7 +494,7 @@ def _sealed(tx: Transaction, table: str, row: Record) -> Record:
     fresh = dict(row)
     for column in SEALED[table]:
         value = fresh.get(column)
-        if value is not None and value != "[]":
+        if value is not None and value not in EMPTY:
             fresh[column] = tx.seal.seal(value)
     if table == "messages":
         fresh["is_sealed"] = 1

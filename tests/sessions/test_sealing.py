@@ -64,7 +64,7 @@ async def stored_values(database: Database) -> str:
             for column in columns
             if column != "raw"
             for row in tx.rows(
-                f"SELECT '.' || substr({column}, 1, 40) AS head FROM {table} WHERE {column} IS NOT NULL AND {column} <> '[]'"
+                f"SELECT '.' || substr({column}, 1, 40) AS head FROM {table} WHERE {column} IS NOT NULL AND {column} NOT IN ('[]', '{{}}')"
             )
         )
 
@@ -110,13 +110,22 @@ async def test_nothing_that_was_said_is_readable_in_the_file(tmp_path):
         def more(tx):
             contents.set_title(tx, session.id, "unspeakable title")
             contents.set_current_task(tx, session.id, "unspeakable task", NOW)
+            contents.merge_metadata(tx, session.id, {"first": "unspeakable metadata"})
+            merged = contents.merge_metadata(tx, session.id, {"second": 2})
+            assert merged == {"first": "unspeakable metadata", "second": 2}
             inbox.quarantine(tx, made.ACCOUNT, b"unspeakable update", "no JSON", NOW)
 
         await database.write(more)
         while await database.write(search.index_pending):
             pass
         raw = b"".join(file.read_bytes() for file in tmp_path.glob("palaver.db*"))
-        for words in (b"unspeakable of", b"unspeakable title", b"unspeakable task", b"unspeakable update"):
+        for words in (
+            b"unspeakable of",
+            b"unspeakable title",
+            b"unspeakable task",
+            b"unspeakable meta",
+            b"unspeakable update",
+        ):
             assert words not in raw
         page = await database.read(lambda tx: contents.titles(tx, [session.id], EVERYTHING))
         assert page[session.id] == "unspeakable title"
