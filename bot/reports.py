@@ -119,13 +119,14 @@ def statistics_text(read: Statistics, *, with_sparklines: bool) -> str:
     ]
     if read.success_rate is not None:
         lines.append(_line("success", f"{read.success_rate:.1%} of the turns that ended"))
-    if response.p50_ms is not None and response.p95_ms is not None and response.p99_ms is not None:
-        lines.append(
-            _line(
-                "response time",
-                f"p50 {_duration(response.p50_ms)}, p95 {_duration(response.p95_ms)}, p99 {_duration(response.p99_ms)}",
-            )
-        )
+    times = (
+        ("p50", response.p50_ms),
+        ("p95", response.p95_ms),
+        ("p99", response.p99_ms),
+        ("mean", response.mean_ms),
+    )
+    if told := [f"{word} {_duration(time)}" for word, time in times if time is not None]:
+        lines.append(_line("response time", ", ".join(told)))
     if read.mean_session_messages is not None and read.mean_session_duration_ms is not None:
         lines.append(
             _line(

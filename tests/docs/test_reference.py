@@ -4,16 +4,19 @@ Owns docs/reference/{commands,cli,delivery,http,database}.md and the tables that
 and variables in all documents are `test_documents.py`; settings and events are tested where they are made.
 """
 
+import dataclasses
 import importlib
 import inspect
 import re
 import sqlite3
+from datetime import timedelta
 from pathlib import Path
 from typing import get_args
 
 import discord
 import pytest
 import typer
+from pydantic import TypeAdapter
 
 from adapters import errors as adapter_errors
 from adapters.base import Health
@@ -26,10 +29,11 @@ from bot.health import HealthCheck
 from bot.telemetry import Telemetry
 from bot.web.app import build
 from config.names import AccountId
-from config.settings import AccountSettings, AgentSettings, Settings
+from config.settings import AccountSettings, AgentSettings, Duration, Settings
 from sessions import lifecycle, scope
 from sessions.database.sqlite import SqliteDatabase
 from sessions.models import ChunkState, EndReason, SessionScope, SessionStatus, TurnStatus
+from sessions.statistics import Statistics
 
 DOCS = Path(__file__).parents[2] / "docs"
 ACCOUNT = AccountId("telegram.main")
@@ -359,3 +363,55 @@ def test_every_function_that_is_named_exists():
         if not hasattr(importlib.import_module(f"sessions.{module}"), name):
             missing.append(f"{module}.{name}")
     assert missing == []
+
+
+KNOWN_ELSEWHERE = """
+getOrCreateSession getSession getActiveSession listUserSessions updateSession updateActivity pauseSession resumeSession endSession
+deleteSession cleanupOldSessions addMessage addNotebook removeNotebook addIntegration removeIntegration setVariable getVariable
+setCurrentTask clearCurrentTask getSessionStats findById findByConversation findOrCreate addSummary updateState clearMessages
+cleanupExpired cleanupInactive getStats summarizeSession buildContext recordToolCall recordError cleanup create deactivate
+create_user_session get_active_session update_session_activity link_mission_to_session abandon_inactive_sessions createSession
+initializeSession completeSession updateSessionActivity autoSaveSession loadSession linkMissionToSession saveSessionState
+recoverSession getSessionMetadata listSessions switchToSession create_session get_session get_or_create_session add_message
+get_user_sessions cleanup_old_sessions include_messages createChatSession updateChatSessionStatus getChatSessionStats
+scheduleChatSessionCleanup sendMessage chat token_limit expires_in_ms context_data session_metadata
+DEFAULT_TOKEN_LIMIT SUMMARIZE_THRESHOLD SUMMARY_MAX_TOKENS MIN_MESSAGES_TO_SUMMARIZE SESSION_EXPIRY_MS CLEANUP_INTERVAL_MS
+CACHE_MAX_SIZE CHAT_SESSION_CLEANUP_INTERVAL CHAT_SESSION_TIMEOUT_HOURS ENABLE_CHAT_SESSIONS
+""".split()
+"""Functions, arguments and settings of the session services that ours takes after."""
+
+
+def test_every_function_known_elsewhere_is_mapped():
+    """session-functions.md has each of them in the first column of a table."""
+    first = " ".join(row[0] for row in rows(page("reference/session-functions.md")))
+    named = {re.match(r"\w+", word)[0] for word in words(first)}
+    assert [name for name in KNOWN_ELSEWHERE if name not in named] == []
+
+
+def test_the_numbers_that_are_mapped_are_the_statistics():
+    """Each field of `Statistics` but its subject is in the table, and nothing else is."""
+    table = rows(section("reference/session-functions.md", "Numbers"))
+    named = {name for row in table if len(row) == 2 for name in words(row[1])}
+    assert named == {one.name for one in dataclasses.fields(Statistics)} - {"subject"}
+
+
+def test_the_defaults_that_are_mapped_are_the_settings():
+    """Settings are there with these defaults, and what is no setting is a constant of that value."""
+    checked = 0
+    for row in rows(section("reference/session-functions.md", "Defaults")):
+        if not row[3]:
+            continue
+        module, name = words(row[2])[0].split(".")
+        default = words(row[3])[0]
+        if "not a setting" in row[2]:
+            assert str(getattr(importlib.import_module(f"sessions.{module}"), name)) == default
+        else:
+            value = getattr(getattr(Settings(), module), name)
+            wanted = (
+                TypeAdapter(Duration).validate_python(default)
+                if isinstance(value, timedelta)
+                else int(default)
+            )
+            assert value == wanted, row
+        checked += 1
+    assert checked == 10

@@ -64,7 +64,8 @@ async def stored_values(database: Database) -> str:
             for column in columns
             if column != "raw"
             for row in tx.rows(
-                f"SELECT '.' || substr({column}, 1, 40) AS head FROM {table} WHERE {column} IS NOT NULL AND {column} NOT IN ('[]', '{{}}')"
+                f"SELECT '.' || substr({column}, 1, 40) AS head FROM {table}"
+                f" WHERE {column} IS NOT NULL AND {column} NOT IN ('[]', '{{}}')"
             )
         )
 

@@ -18,7 +18,7 @@ from sessions.database import migrate
 from sessions.errors import SessionClosed, SessionError
 from sessions.models import ErrorRecord, StepRecord
 from sessions.scope import ChannelScope, OperatorScope, PersonScope, SessionOnly
-from sessions.statistics import BOUNDS, DAY_MS, HOUR_MS, Percentiles, Statistics, Subject
+from sessions.statistics import BOUNDS, DAY_MS, HOUR_MS, ResponseTimes, Statistics, Subject
 from tests import postgres
 from tests.sessions.records import ACCOUNT, DAY, NOW, arrive, claimed, incoming, resolved, tool_call
 from tests.sessions.stores import DATABASES, TRANSACTIONS
@@ -52,6 +52,15 @@ def counted_again(tx, subject: Subject, now: int) -> dict:
         time = times[-(-percent * len(times) // 100) - 1]
         return next((bound for bound in BOUNDS if bound > time), 0) - 1
 
+    def middle() -> int | None:
+        ends = [
+            max(bound for bound in BOUNDS if bound <= time)
+            + min(bound for bound in BOUNDS if bound > time)
+            - 1
+            for time in times
+        ]
+        return round(sum(ends) / (2 * len(ends))) if ends else None
+
     return {
         "sessions": dict(Counter(row["status"] for row in ours.values())),
         "sessions_by_platform": dict(Counter(row["platform"] for row in ours.values())),
@@ -62,7 +71,7 @@ def counted_again(tx, subject: Subject, now: int) -> dict:
         "input_tokens": sum(row["input_tokens"] for row in turns),
         "output_tokens": sum(row["output_tokens"] for row in turns),
         "success_rate": sum(row["status"] == "completed" for row in ended) / len(ended) if ended else None,
-        "response": Percentiles(rank(50), rank(95), rank(99)),
+        "response": ResponseTimes(rank(50), rank(95), rank(99), middle()),
         "mean_session_messages": len(messages) / len(ours) if ours else None,
         "mean_session_duration_ms": arithmetic.fmean(
             row["last_activity_at"] - row["created_at"] for row in ours.values()
@@ -392,11 +401,13 @@ def test_buckets_are_the_same_everywhere(tx):
 @given(st.lists(st.integers(0, 6 * DAY_MS), min_size=1, max_size=200))
 def test_percentiles_are_exact_with_respect_to_the_buckets(times):
     """Each is at least the true nearest rank and at most a tenth above it."""
-    read = statistics.percentiles(Counter(statistics.bucket_of(time) for time in times))
+    read = statistics.response_times(Counter(statistics.bucket_of(time) for time in times))
     ordered = sorted(times)
     for percent, value in ((50, read.p50_ms), (95, read.p95_ms), (99, read.p99_ms)):
         true = ordered[-(-percent * len(ordered) // 100) - 1]
         assert true <= value <= max(true, true * 1.1 + 1)
+    true = sum(times) / len(times)
+    assert abs(read.mean_ms - true) <= true / 20 + 1
 
 
 def test_what_was_there_before_is_counted(oldest):
