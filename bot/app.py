@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
@@ -25,6 +26,7 @@ from bot.gateway import Gateway
 from bot.governor import Governor
 from bot.health import HealthCheck, notify_systemd
 from bot.lanes import Lanes
+from bot.nodes import Duty, Node, name_of
 from bot.summarising import Summariser
 from bot.telemetry import Telemetry
 from bot.tools.builtin import builtin_tools
@@ -40,6 +42,7 @@ from sessions.database.base import Database
 from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import StoreError, StoreUnavailable
 from sessions.hot import HotSessions
+from sessions.leases import Lease, LeaseName
 from sessions.sealing import read_keys
 
 if TYPE_CHECKING:
@@ -110,6 +113,26 @@ async def open_beside(settings: Settings) -> Database:
     )
 
 
+async def open_leases(settings: Settings) -> Database | None:
+    """A connection for the node's leases alone, which no other work may keep waiting; None on SQLite. Raises: StoreError."""
+    if is_sqlite(settings.database_url):
+        return None
+    from sessions.database.postgres import PostgresDatabase
+    from sessions.database.postgres_connections import Limits
+
+    patience_s = max(1.0, settings.node.lease_s / 3)
+    limits = Limits(
+        statement_s=patience_s,
+        lock_s=patience_s,
+        connect_s=min(settings.store.connect_timeout_s, max(2.0, patience_s)),
+        cut_network_s=max(3.0, settings.node.lease_s),
+        answer_s=patience_s + 1,
+    )
+    return await PostgresDatabase.open_beside(
+        settings.database_url, limits=limits, keys=encryption_keys(settings)
+    )
+
+
 def _limits(settings: Settings) -> "Limits":
     from sessions.database.postgres_connections import Limits
 
@@ -136,10 +159,14 @@ class App:
         database: Database,
         accounts: Mapping[AccountId, AccountSettings],
         *,
+        leases: Database | None = None,
         adapter_restart_s: float = 5.0,
         now: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> None:
-        """Raises: catalogue.CatalogueError, registry.AdapterUnavailable, ConfigError for tools or a model that cannot be had."""
+        """`leases` is where nodes agree on who does what; on PostgreSQL it defaults to the database itself.
+
+        Raises: catalogue.CatalogueError, registry.AdapterUnavailable, ConfigError for tools or a model that cannot be had.
+        """
         self.settings = settings
         self.database = database
         self._now = now
@@ -147,6 +174,12 @@ class App:
         self._stop = asyncio.Event()
         self._agents: dict[str | None, Agent] = {}
         self._running: list[asyncio.Task[None]] = []
+        if leases is None and database.dialect == "postgresql":
+            leases = database
+        self.roles = settings.node.roles
+        self.node = Node(leases, name_of(settings.node.name), lease_s=settings.node.lease_s)
+        self._inputs_open = set(accounts)
+        self._inputs_ended = asyncio.Event()
         self.telemetry = Telemetry()
         self.catalogue = catalogue.load(settings.language, settings.texts)
         tools = ToolRegistry(builtin_tools())
@@ -173,6 +206,7 @@ class App:
             self.adapters,
             self.catalogue,
             Governor(),
+            node=self.node,
             now=now,
             count=self.telemetry.count_chunk,
         )
@@ -220,11 +254,19 @@ class App:
             hot=self.hot,
             encoder=encoder,
         )
-        self.health = HealthCheck(database, self.adapters, closed_because=self.gateway.closed_because)
+        self.health = HealthCheck(
+            database,
+            self.adapters,
+            closed_because=self.gateway.closed_because,
+            node=self.node,
+            roles=self.roles,
+        )
         self.upkeep = Upkeep(database, encoder=encoder, hot=self.hot, now=now)
         self.web: WebServer | None = None
         if settings.http.enabled:
-            routes = [route for adapter in self.adapters.values() for route in adapter.routes]
+            # Whoever does not hear the account just now answers 503, and the platform comes again: its messages stay in order.
+            hears = "intake" in self.roles
+            routes = [route for adapter in self.adapters.values() for route in adapter.routes if hears]
             self.web = WebServer(
                 build(self.health, self.telemetry, routes, max_body_bytes=settings.http.max_body_bytes),
                 settings.http,
@@ -259,12 +301,9 @@ class App:
         """Take up what the last process left, and begin to hear. Raises: PortTaken, StoreError."""
         if self.web is not None:
             await self.web.start()
-        waiting = await self.delivery.recover()
+        waiting = await self.delivery.recover() if self.node.is_alone else 0
         sessions = await self.lanes.recover()
-        for account in self.adapters:
-            self._running.append(asyncio.create_task(self._hear(account), name=f"adapter-{account}"))
-        self._running.append(asyncio.create_task(self._clean_up(), name="clean-up"))
-        self._running.append(asyncio.create_task(self.upkeep.run(), name="upkeep"))
+        await self.node.start(self._duties())
         self._running += [
             asyncio.create_task(_load(agent), name=f"load {agent.name}") for agent in self._agents.values()
         ]
@@ -273,6 +312,8 @@ class App:
         log.info(
             "daemon.started",
             accounts=list(self.adapters),
+            node=self.node.name,
+            roles=list(self.roles),
             sessions_with_work=sessions,
             channels_with_replies=waiting,
         )
@@ -280,9 +321,8 @@ class App:
 
     async def wait(self) -> None:
         """Until somebody stops the daemon, or every adapter's input has ended (a chat in the terminal that is over)."""
-        hearing = [task for task in self._running if task.get_name().startswith("adapter-")]
         stopping = asyncio.create_task(self._stop.wait())
-        ended = asyncio.create_task(asyncio.wait(hearing))
+        ended = asyncio.create_task(self._inputs_ended.wait())
         await asyncio.wait([stopping, ended], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         ended.cancel()
@@ -298,9 +338,12 @@ class App:
             task.cancel()
         if self._running:
             await asyncio.wait(self._running, timeout=_CLOSE_TIMEOUT_S)
+        # Another node hears and cleans up from now on; replies of turns that still run here go out as before.
+        await self.node.give_back([name for name in self._duties() if name.kind != "send"])
         cut_off = await self.lanes.drain(max(0.0, deadline - time.monotonic()))
         await self.summariser.close()
         unsent = await self.delivery.close(max(0.5, deadline - time.monotonic()))
+        await self.node.close()
         with contextlib.suppress(StoreError):  # a number is not worth a fault at the end
             await self.upkeep.count_cache()
         for account, adapter in self.adapters.items():
@@ -312,7 +355,25 @@ class App:
         await self.database.close()
         log.info("daemon.stopped", turns_cut_off=cut_off, channels_unsent=unsent)
 
-    async def _hear(self, account: AccountId) -> None:
+    def _duties(self) -> dict[LeaseName, Duty]:
+        """What this node may do of what only one node does at a time."""
+        duties: dict[LeaseName, Duty] = {}
+        for account in self.adapters:
+            if "delivery" in self.roles and not self.node.is_alone:
+                duties[LeaseName("send", account)] = partial(self.delivery.own, account)
+            if "intake" in self.roles:
+                duties[LeaseName("hear", account)] = partial(self._hear, account)
+        if "turns" in self.roles:
+            duties[LeaseName("upkeep")] = self._keep_up
+        return duties
+
+    async def _keep_up(self, _lease: Lease | None) -> None:
+        """All that is done for the store as a whole, by one node at a time."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._clean_up(), name="clean-up")
+            tasks.create_task(self.upkeep.run(), name="upkeep")
+
+    async def _hear(self, account: AccountId, _lease: Lease | None) -> None:
         """Run an adapter; a fault in it takes down this adapter alone, and it comes back."""
         while True:
             try:
@@ -321,6 +382,9 @@ class App:
                 log.exception("adapter.failed", account=account, restarts_in_s=self._adapter_restart_s)
                 await asyncio.sleep(self._adapter_restart_s)
             else:
+                self._inputs_open.discard(account)
+                if not self._inputs_open:
+                    self._inputs_ended.set()
                 return
 
     async def _clean_up(self) -> None:
@@ -481,9 +545,13 @@ async def serve(
 ) -> None:
     """Run a daemon until it is stopped. Raises: StoreError, PortTaken and what `App` raises."""
     store = database or await open_database(settings)
+    leases = None
     try:
-        app = App(settings, store, accounts)
+        leases = await open_leases(settings)
+        app = App(settings, store, accounts, leases=leases)
     except BaseException:
+        if leases is not None:
+            await leases.close()
         await store.close()
         raise
     loop = asyncio.get_running_loop()

@@ -74,9 +74,19 @@ def _root(
 
 
 @cli.command()
-def run(config: ConfigOption = None, log_level: LevelOption = None, log_format: FormatOption = None) -> None:
+def run(
+    config: ConfigOption = None,
+    roles: Annotated[
+        str | None,
+        typer.Option(
+            help="What this node does of intake, turns, delivery and web; default: node.roles, which is all of it."
+        ),
+    ] = None,
+    log_level: LevelOption = None,
+    log_format: FormatOption = None,
+) -> None:
     """Run the daemon; with no account configured, chat in this terminal."""
-    loaded = _load(config, log_level, log_format)
+    loaded = _load(config, log_level, log_format, roles)
     accounts = daemon.accounts_of(loaded.settings)
     if daemon.TERMINAL in accounts:
         if not _has_reader():

@@ -5,6 +5,7 @@ Owns the sender, one task per channel that has something waiting, and the policy
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
@@ -20,18 +21,22 @@ from adapters.messages import Choice, Chunk, Target
 from adapters.settling import Settling
 from bot.catalogue import Catalogue
 from bot.governor import Governor
+from bot.nodes import Node
 from bot.preview import NoPreview, Preview
 from config.names import AccountId, ChannelId, Json, PlatformMessageId
 from config.settings import AccountSettings, Settings
 from sessions import lifecycle, outbox
 from sessions.database.base import Database, Transaction
-from sessions.errors import StoreError
+from sessions.errors import StaleLease, StoreError
+from sessions.leases import Lease, LeaseName
 from sessions.models import Address, Claim, OutgoingChunk
 
 T = TypeVar("T")
 log = structlog.get_logger()
 
 _STORE_RETRY_S: Final = 1.0
+_LOOK_S: Final = 1.0
+"""How often the owner of an account looks for what other nodes have queued; a hint comes sooner, but may be lost."""
 _UNCERTAIN_FIRST_S: Final = 1.0
 _UNCERTAIN_LONGEST_S: Final = 60.0
 _SEND_TIMEOUT_S: Final = 60.0
@@ -54,11 +59,14 @@ class Delivery:
         catalogue: Catalogue,
         governor: Governor,
         *,
+        node: Node | None = None,
         typing_every_s: float = 4.0,
         uncertain_first_s: float = _UNCERTAIN_FIRST_S,
         now: Callable[[], int] = lambda: int(time.time() * 1000),
         count: Callable[[str, str], None] = lambda _account, _outcome: None,
     ) -> None:
+        """Without a node, or with one that is alone, it sends for every account."""
+        self._node = None if node is None or node.is_alone else node
         self._database = database
         self._settings = settings
         self._accounts = accounts
@@ -78,6 +86,9 @@ class Delivery:
         self._moved: set[tuple[AccountId, ChannelId]] = set()
         """Channels whose rows were readdressed under their sender's hands."""
         self._is_closed = False
+        self._is_draining = False
+        self._recording: set[tuple[AccountId, ChannelId]] = set()
+        """Channels whose sender writes down what the platform said: not to be cut off, whoever sends next."""
         self.shows_tools_on: set[AccountId] = set()
         for account, adapter in adapters.items():
             governor.add(account, _pace(adapter.capabilities.pace, accounts[account]))
@@ -90,6 +101,47 @@ class Delivery:
         """Take up what the last process left unsent, and the holds it was told. Gives the number of channels."""
         await self._database.write(outbox.recover)
         return sum([await self._recover(account) for account in self._adapters])
+
+    async def own(self, account: AccountId, lease: Lease | None) -> None:
+        """Send for an account while its lease is held: a duty, see `bot/nodes.py`. What other nodes queue is looked for as well."""
+        try:
+            while recording := [
+                task
+                for place, task in self._senders.items()
+                if place in self._recording and place[0] == account
+            ]:  # what they know must not be overwritten with doubt
+                await asyncio.wait(recording, timeout=_STORE_RETRY_S)
+            self._governor.add(account, self._pace_of(account))
+            await self._durably(lambda: self._database.write(lambda tx: outbox.recover(tx, account, lease)))
+            waiting = await self._durably(lambda: self._recover(account))
+            log.info("delivery.account_taken", account=account, channels_waiting=waiting)
+            while True:
+                await asyncio.sleep(_LOOK_S)
+                await self.look(account)
+        except StaleLease:
+            return  # the next look at the leases says so as well
+        finally:
+            for place, task in list(self._senders.items()):
+                if place[0] == account and place not in self._recording:
+                    task.cancel()
+
+    async def look(self, account: AccountId) -> None:
+        """Whether another node has queued something for an account that this one sends for."""
+        if self._is_closed or self._is_draining or not self._may_send(account):
+            return
+        with contextlib.suppress(StoreError):  # the next look is soon
+            for channel in await self._database.read(lambda tx: outbox.channels_waiting(tx, account)):
+                if (account, channel) not in self._senders:
+                    self.notify(account, channel)
+
+    def _may_send(self, account: AccountId) -> bool:
+        return self._node is None or self._node.holds(LeaseName("send", account))
+
+    def _lease(self, account: AccountId) -> Lease | None:
+        return None if self._node is None else self._node.lease(LeaseName("send", account))
+
+    def _pace_of(self, account: AccountId) -> Pace:
+        return _pace(self._adapters[account].capabilities.pace, self._accounts[account])
 
     async def _recover(self, account: AccountId) -> int:
         now = self._now()
@@ -138,7 +190,9 @@ class Delivery:
         nobody has touched it, and the sender need not read it again.
         """
         place = (account, channel)
-        if place in self._senders:
+        if not self._may_send(account):
+            self._tell_owner(account)
+        elif place in self._senders:
             self._again.add(place)
         elif not self._is_closed and account in self._adapters:
             is_fresh = since is not None and self._quiet.get(place) is since
@@ -150,6 +204,9 @@ class Delivery:
             )
             self._senders[place] = task
             task.add_done_callback(lambda task: self._ended(place, task))
+
+    def _tell_owner(self, account: AccountId) -> None:
+        """Another node sends for this account; it finds the rows by itself within a second."""
 
     def move(self, account: AccountId, old: ChannelId, new: ChannelId) -> None:
         """A channel got another id; what waits for it was readdressed."""
@@ -172,7 +229,7 @@ class Delivery:
     def open_preview(self, claim: Claim) -> "Preview | NoPreview":
         """The growing answer and the typing indicator of a turn."""
         adapter = self._adapters.get(claim.address.account)
-        if adapter is None:
+        if adapter is None or not self._may_send(claim.address.account):
             return NoPreview()
         place = (claim.address.account, claim.address.channel)
         return Preview(
@@ -184,12 +241,15 @@ class Delivery:
             after_s=self._settings.delivery.preview_after_s,
             is_shown=self._settings.delivery.preview and adapter.capabilities.can_edit,
             is_clear=lambda: place not in self._senders,
+            may_send=lambda: self._may_send(place[0]),
+            lease=lambda: self._lease(place[0]),
             typing_every_s=self._typing_every_s,
             now=self._now,
         )
 
     async def close(self, timeout_s: float) -> int:
         """Send what is waiting for as long as allowed; the rest stays as rows. Gives how many channels were cut off."""
+        self._is_draining = True  # what other nodes queue from now on is for the next owner
         deadline = time.monotonic() + timeout_s
         while self._senders and (left := deadline - time.monotonic()) > 0:
             await asyncio.wait(
@@ -206,6 +266,7 @@ class Delivery:
     def _ended(self, place: tuple[AccountId, ChannelId], task: asyncio.Task[None]) -> None:
         self._senders.pop(place, None)
         self._moved.discard(place)
+        self._recording.discard(place)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("delivery.sender_failed", account=place[0], channel=place[1], exc_info=error)
             asyncio.get_running_loop().call_later(_STORE_RETRY_S, self.notify, *place)
@@ -216,7 +277,7 @@ class Delivery:
     async def _send_all(
         self, account: AccountId, channel: ChannelId, known: Sequence[OutgoingChunk] = ()
     ) -> None:
-        while True:
+        while self._may_send(account):
             self._again.discard((account, channel))
             chunks = known or await self._durably(
                 lambda: self._database.read(lambda tx: outbox.waiting(tx, account, channel))
@@ -225,7 +286,14 @@ class Delivery:
             if not chunks:
                 return
             for chunk in chunks:
-                if not await self._send(chunk):
+                try:
+                    is_done = await self._send(chunk)
+                except StaleLease:
+                    log.info("delivery.send_refused", account=account, channel=channel, key=chunk.key)
+                    return
+                finally:
+                    self._recording.discard((account, channel))
+                if not is_done:
                     break  # order: nothing overtakes a chunk that has to wait
                 if (account, channel) in self._moved:
                     self._moved.discard((account, channel))
@@ -250,9 +318,17 @@ class Delivery:
                 # Asking about the question itself could go on for ever.
                 return await self._leave(chunk, asks=policy == "ask" and chunk.kind != "notice")
         waited_ms = round(1000 * await self._governor.acquire(account, channel, chunk.address.channel_kind))
+        if not self._may_send(account):  # the lease has ended while it waited
+            self._governor.unused(account)
+            return False
         needs_mark = not adapter.capabilities.is_idempotent or adapter.capabilities.forgets_keys
         if needs_mark and chunk.platform_message_id is None and chunk.state != "sending":
-            await self._mark_begun(chunk)
+            if not await self._mark_begun(chunk):
+                self._governor.unused(account)
+                return False
+            if not self._may_send(account):  # as good as sent: the next owner finds the mark
+                self._governor.unused(account)
+                return False
             if self._governor.held_s(account, channel) > 0:
                 # The platform asked for quiet while the mark was written: nothing went out, so the mark comes off again.
                 self._governor.unused(account)
@@ -278,13 +354,18 @@ class Delivery:
                 chunk, Uncertain(account, f"{type(error).__name__}: {error}"), waited_ms
             )
         self._governor.answered(account)
+        self._recording.add((account, channel))
         is_shown_twice = is_repeat and not adapter.capabilities.is_idempotent
         await self._mark_sent(chunk, message_id, waited_ms, was_repeat=is_shown_twice)
         return True
 
-    async def _mark_begun(self, chunk: OutgoingChunk) -> None:
+    async def _mark_begun(self, chunk: OutgoingChunk) -> bool:
+        """False if another has done something to it since it was read."""
+        lease = self._lease(chunk.address.account)
         try:
-            await self._durably(lambda: self._database.write(lambda tx: outbox.begin(tx, chunk.id)))
+            return await self._durably(
+                lambda: self._database.write(lambda tx: outbox.begin(tx, chunk.id, lease))
+            )
         except BaseException:
             self._governor.unused(
                 chunk.address.account

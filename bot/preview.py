@@ -20,6 +20,7 @@ from config.names import ChannelId, PlatformMessageId
 from sessions import outbox
 from sessions.database.base import Database
 from sessions.errors import StoreError
+from sessions.leases import Lease
 from sessions.models import Claim
 
 log = structlog.get_logger()
@@ -55,8 +56,15 @@ class Preview:
         is_clear: Callable[[], bool],
         typing_every_s: float,
         now: Callable[[], int],
+        may_send: Callable[[], bool] = lambda: True,
+        lease: Callable[[], Lease | None] = lambda: None,
     ) -> None:
-        """`is_clear`: nothing earlier is still on its way to the channel, which a preview must not overtake."""
+        """`is_clear`: nothing earlier is still on its way to the channel, which a preview must not overtake.
+
+        `may_send`: this node sends for the account, by `lease`. When that ends, the preview does.
+        """
+        self._may_send = may_send
+        self._lease = lease
         self._database = database
         self._adapter = adapter
         self._governor = governor
@@ -127,7 +135,11 @@ class Preview:
     def _type(self) -> None:
         self._typing_timer = asyncio.get_running_loop().call_later(self._typing_every_s, self._type)
         account = self._claim.address.account
-        if self._governor.is_down(account) or self._governor.held_s(account, self._claim.address.channel) > 0:
+        if (
+            not self._may_send()
+            or self._governor.is_down(account)
+            or self._governor.held_s(account, self._claim.address.channel) > 0
+        ):
             return
         if self._typing is None or self._typing.done():
             self._typing = asyncio.create_task(self._call_typing())
@@ -147,6 +159,9 @@ class Preview:
             if not chunks or chunks[0] == self._shown:
                 return
             may_begin = self._message_id is not None or self._is_clear()
+            if not self._may_send():
+                self._is_shown = False
+                return
             if not may_begin or not self._governor.try_acquire(
                 address.account, address.channel, address.channel_kind
             ):
@@ -173,7 +188,9 @@ class Preview:
         body = {"text": chunk.text, "markup": chunk.markup}
         self.is_begun = True
         row = await self._database.write(
-            lambda tx: outbox.open_preview(tx, self._claim.address, body, self._now(), turn=self._claim)
+            lambda tx: outbox.open_preview(
+                tx, self._claim.address, body, self._now(), turn=self._claim, lease=self._lease()
+            )
         )
         if (
             row is None

@@ -57,10 +57,17 @@ FormatOption = Annotated[str | None, typer.Option("--log-format", help="auto, js
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def load(config: Path | None, log_level: str | None = None, log_format: str | None = None) -> Loaded:
+def load(
+    config: Path | None,
+    log_level: str | None = None,
+    log_format: str | None = None,
+    roles: str | None = None,
+) -> Loaded:
     """The settings, or an end with what is wrong with them."""
     try:
-        return load_sources(config, overrides={"log.level": log_level, "log.format": log_format})
+        return load_sources(
+            config, overrides={"log.level": log_level, "log.format": log_format, "node.roles": roles}
+        )
     except ConfigErrors as errors:
         fail(CONFIGURATION, *errors.lines())
 

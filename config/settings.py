@@ -17,6 +17,9 @@ from config.names import AccountId
 
 Seconds = Annotated[float, Field(ge=0)]
 
+Role = Literal["intake", "turns", "delivery", "web"]
+ROLES: tuple[Role, ...] = ("intake", "turns", "delivery", "web")
+
 
 _UNIT_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 DURATION_WANTED = "24h, 7d, 30m, 1h30m, a number of seconds or ISO 8601 (PT24H)"
@@ -438,6 +441,28 @@ class StoreSettings(Section):
     )
 
 
+class NodeSettings(Section):
+    """This process among several that share a PostgreSQL database. On SQLite there is one, which does everything."""
+
+    name: str | None = Field(
+        None,
+        pattern=r"^[\w.-]{1,60}$",
+        description="What this node is called in logs and /readyz; default: the machine's name.",
+    )
+    roles: tuple[Role, ...] = Field(
+        ROLES,
+        min_length=1,
+        description="What this node does: intake (hear accounts, take webhooks), turns (run agents, clean up), delivery (send "
+        "replies), web (web pages).",
+    )
+    lease_s: Seconds = Field(
+        10,
+        ge=1,
+        le=300,
+        description="How long an account stays a node's that is not heard of any more; the next node takes over then.",
+    )
+
+
 def default_database_url() -> str:
     """SQLite in the user's data folder, e.g. ~/.local/share/palaver/palaver.db."""
     return f"sqlite://{user_data_path('palaver') / 'palaver.db'}"
@@ -473,6 +498,7 @@ class Settings(Section):
     turns: TurnSettings = Field(default_factory=TurnSettings)
     delivery: DeliverySettings = Field(default_factory=DeliverySettings)
     store: StoreSettings = Field(default_factory=StoreSettings)
+    node: NodeSettings = Field(default_factory=NodeSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     log: LogSettings = Field(default_factory=LogSettings)

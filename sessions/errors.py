@@ -6,6 +6,7 @@ SessionError
 ├── IllegalTransition     the lifecycle table has no such step
 │   └── LostRace          the row was changed by another transaction since it was read; a second try sees it as it is now
 ├── StaleClaim            the turn was claimed anew (or cancelled) meanwhile: this result must not be stored
+├── StaleLease            another node has taken over what this one may have gone on with
 ├── TransferError         a file to be imported is not what it claims to be
 └── StoreError
     ├── StoreUnavailable  nothing can be stored now (disk full, locked, connection lost); may heal
@@ -36,6 +37,10 @@ class LostRace(IllegalTransition):
 
 class StaleClaim(SessionError):
     """The turn was claimed anew or cancelled meanwhile; nothing was stored."""
+
+
+class StaleLease(SessionError):
+    """Another node has taken the lease over; nothing was stored."""
 
 
 class TransferError(SessionError):

@@ -19,9 +19,11 @@ from typing import Literal
 import orjson
 
 from config.names import AccountId, ChannelId, Json, PlatformMessageId, SessionId, TurnId
+from sessions import leases
 from sessions.database.base import Row, Transaction, row_lock
 from sessions.database.values import as_json
 from sessions.inbox import check_claim
+from sessions.leases import Lease
 from sessions.models import Address, Claim, Incoming, OutgoingChunk, ReplyKind
 
 _WAITING = "('ready', 'sending', 'uncertain')"
@@ -79,11 +81,17 @@ def add(
 
 
 def open_preview(
-    tx: Transaction, address: Address, body: Mapping[str, Json], now: int, *, turn: Claim
+    tx: Transaction,
+    address: Address,
+    body: Mapping[str, Json],
+    now: int,
+    *,
+    turn: Claim,
+    lease: Lease | None = None,
 ) -> tuple[int, PlatformMessageId | None] | None:
     """Prepare the first chunk of an answer to be shown while it grows: its row's id, and its message if it has one already.
 
-    None when an earlier run of the turn left a send of unknown outcome. Raises: StaleClaim.
+    None when an earlier run of the turn left a send of unknown outcome. Raises: StaleClaim, StaleLease.
     """
     check_claim(tx, turn)
     key = chunk_key(address.inbox_id, "answer", 0)
@@ -104,7 +112,7 @@ def open_preview(
     if row["platform_message_id"] is None and row["state"] in ("sending", "uncertain"):
         return None
     if row["platform_message_id"] is None:
-        begin(tx, row["id"])
+        begin(tx, row["id"], lease)
     return row["id"], row["platform_message_id"]
 
 
@@ -157,15 +165,30 @@ def channels_waiting(tx: Transaction, account: AccountId) -> list[ChannelId]:
     ]
 
 
-def recover(tx: Transaction) -> int:
-    """Sends under way when the last process died may or may not have gone out. Gives how many."""
+def recover(tx: Transaction, account: AccountId | None = None, lease: Lease | None = None) -> int:
+    """Sends under way when the last sender died may or may not have gone out; of one account, if one is given. Gives how many.
+
+    Raises: StaleLease.
+    """
+    if lease is not None:
+        leases.check(tx, lease)
     return tx.execute(
-        f"UPDATE outbox SET state = 'uncertain', may_be_out = 1 WHERE state = 'sending' AND state IN {_WAITING}"
+        "UPDATE outbox SET state = 'uncertain', may_be_out = 1"
+        f" WHERE state = 'sending' AND state IN {_WAITING}"
+        + ("" if account is None else " AND account = :account"),
+        {} if account is None else {"account": account},
     )
 
 
-def begin(tx: Transaction, chunk_id: int) -> bool:
-    """Say, before the request goes out, that it may go out. False if another sender has it under way or is done with it."""
+def begin(tx: Transaction, chunk_id: int, lease: Lease | None = None) -> bool:
+    """Say, before the request goes out, that it may go out. False if another sender has it under way or is done with it.
+
+    With a lease only its holder may: whoever has taken the account over has asked first what was under way.
+
+    Raises: StaleLease.
+    """
+    if lease is not None:
+        leases.check(tx, lease)
     return (
         tx.execute(
             "UPDATE outbox SET state = 'sending' WHERE id = :id AND state IN ('ready', 'uncertain')",

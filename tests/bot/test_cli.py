@@ -158,12 +158,13 @@ def test_an_unwritable_database_exits_69(tmp_path, monkeypatch):
     assert "Make the folder writable" in err
 
 
-def test_another_kind_of_database_exits_69(monkeypatch):
-    """An address of another kind of database is said plainly by every command that needs one."""
-    monkeypatch.setenv("PALAVER_DATABASE_URL", "postgresql://db/palaver")
+def test_a_server_that_is_not_there_exits_69(monkeypatch):
+    """A database that is not reached is said plainly by every command that needs one, with what to do and without the password."""
+    monkeypatch.setenv("PALAVER_DATABASE_URL", "postgresql://ada:hidden-words@127.0.0.1:1/palaver")
     for command in (["migrate"], ["why", "x"], ["sessions", "list"]):
         code, _, err = palaver(*command)
-        assert (code, "SQLite only" in err) == (69, True)
+        assert (code, "cannot connect" in err, "database_url" in err) == (69, True, True)
+        assert "hidden-words" not in err
 
 
 def test_a_database_that_somebody_owns_exits_69(tmp_path):

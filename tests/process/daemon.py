@@ -108,8 +108,10 @@ class Daemon:
         self.config.write_text(as_toml(settings))
 
     @property
-    def database(self) -> Path:
-        return Path(str(self.settings["database_url"]).removeprefix("sqlite:"))
+    def database(self) -> Any:
+        """The file, or the URL of a server: what `invariants.read_rows` takes."""
+        url = str(self.settings["database_url"])
+        return Path(url.removeprefix("sqlite:")) if url.startswith("sqlite:") else url
 
     async def __aenter__(self) -> Self:
         return self

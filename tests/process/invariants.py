@@ -5,6 +5,7 @@ scripted agent echoes both. So what people saw can be compared with what was sai
 and then the books are compared with themselves.
 """
 
+import itertools
 import json
 import re
 import sqlite3
@@ -13,6 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
+
+import psycopg
+from psycopg.rows import dict_row
 
 from tests.process.counterparties import Chat, Platform
 
@@ -67,8 +71,14 @@ class Findings:
         )
 
 
-def read_rows(database: Path, sql: str, *parameters: Any) -> list[dict[str, Any]]:
-    """Look into the file beside whoever owns it."""
+Store = Path | str
+"""A database file, or the URL of a database on a PostgreSQL server."""
+
+
+def read_rows(database: Store, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+    """Look into the database beside whoever owns it. Parameters are SQLite's: `?`, or `?1` to use one twice."""
+    if isinstance(database, str):
+        return _read_server(database, sql, parameters)
     connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
     try:
         connection.row_factory = sqlite3.Row
@@ -77,7 +87,16 @@ def read_rows(database: Path, sql: str, *parameters: Any) -> list[dict[str, Any]
         connection.close()
 
 
-def is_idle(database: Path) -> bool:
+def _read_server(url: str, sql: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
+    numbers = itertools.count(1)
+    numbered = re.sub(r"\?(\d*)", lambda found: f"${found[1] or next(numbers)}", sql)
+    with psycopg.connect(
+        url, row_factory=dict_row, cursor_factory=psycopg.RawCursor, autocommit=True
+    ) as connection:
+        return list(connection.execute(numbered.encode(), parameters).fetchall())
+
+
+def is_idle(database: Store) -> bool:
     """No turn to run and nothing to send."""
     busy = read_rows(
         database,
@@ -103,7 +122,7 @@ def unanswered(said: Iterable[Said], shown: Mapping[str, Sequence[str]]) -> list
 
 
 def check(
-    database: Path,
+    database: Store,
     account: str,
     platform: Platform,
     said: Sequence[Said],
@@ -129,7 +148,9 @@ def check(
     return findings
 
 
-def _check_file(database: Path, findings: Findings) -> None:
+def _check_file(database: Store, findings: Findings) -> None:
+    if isinstance(database, str):
+        return  # a server looks after its files, and keeps its constraints, by itself
     for pragma in ("integrity_check", "foreign_key_check"):
         result = [tuple(row.values()) for row in read_rows(database, f"PRAGMA {pragma}")]
         if result not in ([], [("ok",)]):
@@ -137,7 +158,7 @@ def _check_file(database: Path, findings: Findings) -> None:
 
 
 def _check_books(
-    database: Path, account: str, said: Sequence[Said], findings: Findings, statuses: Sequence[str]
+    database: Store, account: str, said: Sequence[Said], findings: Findings, statuses: Sequence[str]
 ) -> None:
     for table, busy in (("turns", "('queued', 'running')"), ("outbox", "('ready', 'sending', 'uncertain')")):
         column = "status" if table == "turns" else "state"
@@ -187,7 +208,7 @@ def _check_books(
     _check_lanes(database, turns, findings)
 
 
-def _check_lanes(database: Path, turns: Sequence[Mapping[str, Any]], findings: Findings) -> None:
+def _check_lanes(database: Store, turns: Sequence[Mapping[str, Any]], findings: Findings) -> None:
     """Within every session: results in order of acceptance, one answer each, counters that agree with the rows."""
     lanes: dict[str, list[Mapping[str, Any]]] = {}
     for turn in sorted(turns, key=lambda turn: turn["position"]):
@@ -231,7 +252,7 @@ def _check_lanes(database: Path, turns: Sequence[Mapping[str, Any]], findings: F
 
 
 def _check_screen(
-    database: Path,
+    database: Store,
     account: str,
     platform: Platform,
     channel: str,
@@ -294,7 +315,7 @@ def _check_screen(
                 findings.lost.append(f"#{one.number} ({one.outcome}): {one.shows!r} was never shown")
 
 
-def _references(database: Path, account: str, channel: str, said: Sequence[Said]) -> Mapping[int, str]:
+def _references(database: Store, account: str, channel: str, said: Sequence[Said]) -> Mapping[int, str]:
     """The reference that a failed turn's person was told, by the message's number."""
     number_of = {one.message_id: one.number for one in said}
     rows = read_rows(
