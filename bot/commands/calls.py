@@ -16,6 +16,7 @@ from sessions import lifecycle
 from sessions.database.base import Transaction
 from sessions.models import Incoming, Person, Session
 from sessions.scope import ChannelScope, Scope
+from sessions.statistics import DAY_MS
 
 _COMMAND = re.compile(r"/([a-zA-Z][a-zA-Z0-9_]{0,31})(?:\s+(.*))?\Z", re.DOTALL)
 
@@ -52,6 +53,18 @@ class CommandContext:
     def count(self, text: str, count: int, /, **values: object) -> str:
         """A sentence that has a form for one (`…_one`) and one for any other number (`…_many`)."""
         return self.say(f"{text}_one" if count == 1 else f"{text}_many", count=count, **values)
+
+    def moment(self, milliseconds: int, text: str = "moment") -> str:
+        """A time in UTC as people write it in their language; `text` names the form."""
+        at = datetime.fromtimestamp(milliseconds / 1000, UTC)
+        return self.say(
+            text, year=at.year, month=f"{at:%m}", day=f"{at:%d}", hour=f"{at:%H}", minute=f"{at:%M}"
+        )
+
+    def near_moment(self, milliseconds: int) -> str:
+        """The day, or the time of day if it is today's."""
+        is_today = milliseconds // DAY_MS == self.now // DAY_MS
+        return self.moment(milliseconds, "moment_today" if is_today else "moment_day")
 
     def nothing_here(self) -> "CommandResult":
         """No conversation is going on: there never was one, or the one before is over."""
@@ -107,7 +120,3 @@ def number(argument: str) -> int | None:
     """A whole number above zero as people write it; None for anything else."""
     is_number = argument.isascii() and argument.isdecimal() and 0 < int(argument[:9]) < 10**8
     return int(argument) if is_number and len(argument) < 10 else None
-
-
-def utc(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

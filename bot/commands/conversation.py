@@ -1,7 +1,7 @@
 """Commands about the conversation at hand: saying hello, starting anew, stopping, what stands and what was said."""
 
 from adapters.messages import Choice
-from bot.commands.calls import CommandContext, CommandResult, number, utc, wrong_argument
+from bot.commands.calls import CommandContext, CommandResult, number, wrong_argument
 from sessions import context, history, inbox, lifecycle, people
 
 HISTORY_PAGE = 10
@@ -60,7 +60,7 @@ def status(at: CommandContext, _argument: str) -> CommandResult:
     return CommandResult(
         at.say(
             "status",
-            since=f"{utc(session.created_at):%Y-%m-%d %H:%M} UTC",
+            since=f"{at.moment(session.created_at)} UTC",
             messages=at.count("counted_messages", session.message_count),
             tool_calls=at.count("counted_tool_calls", session.tool_call_count),
             errors=at.count("counted_errors", session.error_count),
@@ -93,9 +93,7 @@ def show_history(at: CommandContext, argument: str) -> CommandResult:
         )
         text = " ".join(message.content.split())
         shown = text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
-        lines.append(
-            at.say("history_line", time=f"{utc(message.created_at):%d.%m. %H:%M}", who=who, text=shown)
-        )
+        lines.append(at.say("history_line", time=at.moment(message.created_at), who=who, text=shown))
     return CommandResult("\n\n".join(lines), choices=_pages(at, "history", page.number, pages))
 
 

@@ -1,6 +1,6 @@
 """Commands that look into what is kept: words in what was said, and numbers."""
 
-from bot.commands.calls import CommandContext, CommandResult, utc
+from bot.commands.calls import CommandContext, CommandResult
 from bot.reports import sparkline
 from sessions import search, semantic, statistics
 from sessions.search import SearchQuery
@@ -27,7 +27,7 @@ def find(at: CommandContext, words: str) -> CommandResult:
         lines.append(
             at.say(
                 "history_line",
-                time=f"{utc(hit.message.created_at):%d.%m.%Y %H:%M}",
+                time=at.moment(hit.message.created_at),
                 who=who,
                 text=hit.excerpt.marked("**", "**"),
             )
@@ -84,4 +84,6 @@ def stats(at: CommandContext, _argument: str) -> CommandResult:
 
 
 def _seconds(milliseconds: int) -> str:
-    return f"{milliseconds / 1000:.1f}" if milliseconds < 10_000 else str(round(milliseconds / 1000))
+    return (
+        f"{max(milliseconds, 100) / 1000:.1f}" if milliseconds < 10_000 else str(round(milliseconds / 1000))
+    )

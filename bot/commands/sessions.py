@@ -1,14 +1,15 @@
 """Commands about the conversations that are kept: listing and going back to them, naming, forking, archiving."""
 
 from adapters.messages import Choice
-from bot.commands.calls import CommandContext, CommandResult, number, utc, wrong_argument
+from bot.commands.calls import CommandContext, CommandResult, number, wrong_argument
 from sessions import contents, forking, inbox, lifecycle
 from sessions.lifecycle import Doer
 from sessions.models import Session
 
 SESSIONS_PAGE = 8
 _REFERENCE_LENGTH = 6
-_LABEL_TITLE = 40
+_LABEL = 60
+"""Characters that a button shows on every platform: the title gives way, not what stands behind it."""
 
 
 def reference(session: Session) -> str:
@@ -47,13 +48,14 @@ def _list(at: CommandContext, page: int) -> CommandResult:
 
 def _label(at: CommandContext, session: Session) -> str:
     """A conversation on one line, with a mark for the one that goes on now."""
-    title = title_of(at, session)
-    if len(title) > _LABEL_TITLE:
-        title = title[: _LABEL_TITLE - 1].rstrip() + "…"
     mark = "● " if session.status in ("active", "paused") else ""
     if session.forked_from is not None:
         mark += "⑂ "
-    last = f"{utc(session.last_activity_at):%d.%m. %H:%M}"
+    last = at.near_moment(session.last_activity_at)
+    title = title_of(at, session)
+    room = _LABEL - len(mark + at.count("sessions_label", session.message_count, title="", time=last))
+    if len(title) > room:
+        title = title[: room - 1].rstrip() + "…"
     return mark + at.count("sessions_label", session.message_count, title=title, time=last)
 
 

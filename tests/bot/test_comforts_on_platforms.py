@@ -180,6 +180,11 @@ async def go_through_it_all(app, person):
     )
     assert kept["n"] == 1, "nothing else was touched, and nothing is live"
 
+    assert "have started fresh" in await person.say("/archive")
+    await person.say("one more")
+    assert "“one more” is put away" in await person.say("/archive")
+    assert "100 % of the questions were answered" in await person.say("/stats")
+
 
 async def test_the_comforts_on_telegram(tmp_path):
     """Lists, buttons, copies, pages and forgetting, over the Bot API: every press is answered and none stays spinning."""

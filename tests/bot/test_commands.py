@@ -169,7 +169,7 @@ async def test_history_pages(house):
     newest = await ask(house, "/history")
     assert newest.startswith("Page 1 of 2")
     assert "you: question 0" not in newest
-    assert re.search(r"\d\d\.\d\d\. \d\d:\d\d Ada: question 5", newest)
+    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d Ada: question 5", newest)
     assert newest.index("question 4") < newest.index("question 5")
     assert "bot: echo: question 0" in await ask(house, "/history 2")
     assert await ask(house, "/history 3") == "There are only 2 pages."

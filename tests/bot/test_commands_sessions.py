@@ -447,3 +447,25 @@ async def test_tokens_are_told_only_where_there_are_some(build):
         assert "tokens" not in await ask(house, "/stats")
         await house.database.write(lambda tx: tx.execute("UPDATE sessions SET input_tokens = 12"))
         assert "12 tokens read, 0 written." in await ask(house, "/stats")
+
+
+async def test_a_long_title_gives_way_to_what_stands_behind_it(build):
+    """A label has sixty characters at most, which Telegram shows: how long and when is always among them."""
+    clock = MovingClock()
+    house = build(now=clock)
+    async with house.running():
+        await talk(house, "Plan a trip to Rome in May with two kids and a dog, please")
+        (label,) = offered(await ask(house, "/sessions"))
+        assert len(label) <= 60
+        assert re.fullmatch(r"● Plan a trip to Rome in .*… · 2 messages · \d\d:\d\d", label)
+        clock.advance(23 * 3600)
+        (label,) = offered(await ask(house, "/sessions"))
+        assert re.fullmatch(r"● Plan a trip.*… · 2 messages · \d{4}-\d\d-\d\d", label)
+        assert len(label) <= 60
+
+
+async def test_times_are_written_as_in_the_persons_language(house):
+    """Day before month in German, the year first in English; both say that they are UTC."""
+    await talk(house, "hello")
+    assert re.search(r"UTC:\n\n\d{4}-\d\d-\d\d \d\d:\d\d Ada", await ask(house, "/history"))
+    assert re.search(r"UTC:\n\n\d\d\.\d\d\.\d{4} \d\d:\d\d Ada", await ask(house, "/history", language="de"))
