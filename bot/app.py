@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
@@ -37,7 +38,7 @@ from bot.web.app import WebServer, build
 from config.errors import ConfigError
 from config.names import AccountId
 from config.settings import AccountSettings, Settings
-from sessions import cleanup, inbox, quarantine, semantic, tokens
+from sessions import semantic, tokens
 from sessions.database.base import Database
 from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import StoreError, StoreUnavailable
@@ -54,7 +55,6 @@ TERMINAL: Final = AccountId("terminal.local")
 """The account of the chat in the terminal, which needs no configuration."""
 
 _CLOSE_TIMEOUT_S: Final = 6.0
-_DECLINED_KEPT_MS: Final = 7 * 24 * 3600 * 1000
 
 
 def is_sqlite(database_url: str) -> bool:
@@ -370,6 +370,7 @@ class App:
     async def _keep_up(self, _lease: Lease | None) -> None:
         """All that is done for the store as a whole, by one node at a time."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._look_through(), name="look-through")
             tasks.create_task(self._clean_up(), name="clean-up")
             tasks.create_task(self.upkeep.run(), name="upkeep")
 
@@ -387,50 +388,31 @@ class App:
                     self._inputs_ended.set()
                 return
 
+    async def _look_through(self) -> None:
+        """What was too large to be looked through before the start is looked through beside it, once."""
+        if not isinstance(self.database, SqliteDatabase):
+            return  # a server looks after its pages itself
+        try:
+            damage = await self.database.check()
+        except OSError as error:
+            damage = str(error)
+        if damage is not None:
+            log.error(
+                "store.damage_found",
+                reason=damage,
+                hint="Stop the daemon; put back a backup (palaver restore), or save what is readable (palaver salvage).",
+            )
+
     async def _clean_up(self) -> None:
-        """Expire, archive and remove in small batches between which people get the store."""
-        rules = self.settings.sessions
-        deletes_after = rules.delete_after
+        """Round after round; one that fails is no reason to let the store grow for ever."""
         while True:
-            await asyncio.sleep(rules.cleanup_interval.total_seconds())
+            await asyncio.sleep(self.settings.sessions.cleanup_interval.total_seconds())
             try:
-                touched = 0
-                while batch := await self.database.write(
-                    lambda tx: cleanup.clean_up(
-                        tx,
-                        self._now(),
-                        expire_after_ms=int(rules.expire_after.total_seconds() * 1000),
-                        archive_after_ms=int(rules.archive_after.total_seconds() * 1000),
-                        delete_after_ms=None
-                        if deletes_after is None
-                        else int(deletes_after.total_seconds() * 1000),
-                    )
-                ):
-                    touched += batch
-                    await asyncio.sleep(0.02)
-                forgotten = 0
-                while batch := await self.database.write(
-                    lambda tx: inbox.forget_declined(tx, self._now() - _DECLINED_KEPT_MS)
-                ):
-                    forgotten += batch
-                    await asyncio.sleep(0.02)
-                unreadable = 0
-                while batch := await self.database.write(lambda tx: quarantine.forget_old(tx, self._now())):
-                    unreadable += batch
-                    await asyncio.sleep(0.02)
-                outdated = await retention.forget_old(
-                    self.database, retention.rules_of(self.settings), self._now
-                )
-                log.info(
-                    "sessions.cleaned_up",
-                    sessions=touched,
-                    declined_messages=forgotten,
-                    quarantined_updates=unreadable,
-                    outdated_messages=outdated,
-                )
+                done = await retention.clean_up(self.database, self.settings, self._now)
+                log.info("sessions.cleaned_up", **asdict(done))
             except StoreError as error:
                 log.error("sessions.cleanup_failed", reason=error.reason, hint=error.hint)
-            except Exception:  # the next round may do better; without one the store would grow for ever
+            except Exception:  # the next round may do better
                 log.exception("sessions.cleanup_failed")
 
     def agent_name(self) -> str:

@@ -71,7 +71,7 @@ def show(number: NumberArgument, config: ConfigOption = None, as_json: JsonOptio
 
 
 @quarantine_cli.command("drop")
-def drop(number: NumberArgument, config: ConfigOption = None) -> None:
+def drop(number: NumberArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Remove one. Not while a daemon runs."""
     loaded = shell.load(config)
 
@@ -80,7 +80,7 @@ def drop(number: NumberArgument, config: ConfigOption = None) -> None:
 
     if not shell.finish(shell.owning(loaded, work)):
         _unknown(number)
-    typer.echo(f"{number} is removed.")
+    typer.echo(orjson.dumps({"removed": number}).decode() if as_json else f"{number} is removed.")
 
 
 def _text(raw: bytes) -> str:

@@ -56,24 +56,24 @@ def show(person: PersonArgument, config: ConfigOption = None, as_json: JsonOptio
     typer.echo("\n".join(f"{word:<12}{text}" for word, text in lines))
 
 
-def block(person: PersonArgument, config: ConfigOption = None) -> None:
+def block(person: PersonArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Block somebody: the bot never answers them again, on any platform. Not while a daemon runs."""
-    _change(person, config, "people block", "blocked")
+    _change(person, config, as_json, "people block", "blocked")
 
 
-def unblock(person: PersonArgument, config: ConfigOption = None) -> None:
+def unblock(person: PersonArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Let somebody who was blocked talk again. Not while a daemon runs."""
-    _change(person, config, "people unblock", "member", only_if="blocked")
+    _change(person, config, as_json, "people unblock", "member", only_if="blocked")
 
 
-def operator(person: PersonArgument, config: ConfigOption = None) -> None:
+def operator(person: PersonArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Make somebody an operator: they may always talk, and stop other people's answers. Not while a daemon runs."""
-    _change(person, config, "people operator", "operator")
+    _change(person, config, as_json, "people operator", "operator")
 
 
-def member(person: PersonArgument, config: ConfigOption = None) -> None:
+def member(person: PersonArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Make somebody a member like everybody else. Not while a daemon runs."""
-    _change(person, config, "people member", "member")
+    _change(person, config, as_json, "people member", "member")
 
 
 def register() -> None:
@@ -83,7 +83,13 @@ def register() -> None:
 
 
 def _change(
-    word: str, config: Path | None, command: str, role: PersonRole, *, only_if: PersonRole | None = None
+    word: str,
+    config: Path | None,
+    as_json: bool,
+    command: str,
+    role: PersonRole,
+    *,
+    only_if: PersonRole | None = None,
 ) -> None:
     loaded = shell.load(config)
 
@@ -95,7 +101,10 @@ def _change(
         return one, is_due
 
     one, is_changed = shell.finish(shell.owning(loaded, work))
-    if is_changed:
+    if as_json:
+        facts = {"person": one.id, "role": role if is_changed else one.role, "is_changed": is_changed}
+        typer.echo(orjson.dumps(facts).decode())
+    elif is_changed:
         typer.echo(f"{escaped(one.display_name)} ({one.id}) was {one.role} and is {role} now.")
     else:
         typer.echo(f"{escaped(one.display_name)} ({one.id}) is {one.role}; nothing to change.")

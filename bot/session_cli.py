@@ -14,12 +14,12 @@ import orjson
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from bot import shell
+from bot import retention, shell
 from bot.shell import NOT_FOUND, USAGE, ConfigOption, JsonOption
 from bot.story import sessions_as_json, sessions_table
 from config.names import SessionId
-from config.settings import DURATION_WANTED, DurationOrNever, SessionSettings, spell_duration
-from sessions import cleanup, contents, context, lifecycle, window
+from config.settings import DURATION_WANTED, DurationOrNever, spell_duration
+from sessions import contents, context, lifecycle, window
 from sessions.database.base import Database, Transaction
 from sessions.errors import IllegalTransition, SessionNotFound
 from sessions.lifecycle import Doer
@@ -81,13 +81,18 @@ def show(session: IdArgument, config: ConfigOption = None, as_json: JsonOption =
 
 
 @sessions_cli.command("end")
-def end(session: IdArgument, config: ConfigOption = None) -> None:
+def end(session: IdArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """End a session; what waits for an answer is still answered. The next message begins a new one."""
-    _change(session, config, lambda tx, found, now: lifecycle.end(tx, found, "completed", now, by=OPERATOR))
+    _change(
+        session,
+        config,
+        as_json,
+        lambda tx, found, now: lifecycle.end(tx, found, "completed", now, by=OPERATOR),
+    )
 
 
 @sessions_cli.command("archive")
-def archive(session: IdArgument, config: ConfigOption = None) -> None:
+def archive(session: IdArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Put a session away; one that is live is ended first."""
 
     def step(tx: Transaction, found: Session, now: int) -> Session:
@@ -95,25 +100,25 @@ def archive(session: IdArgument, config: ConfigOption = None) -> None:
             found = lifecycle.end(tx, found, "completed", now, by=OPERATOR)
         return lifecycle.archive(tx, found, now, by=OPERATOR)
 
-    _change(session, config, step)
+    _change(session, config, as_json, step)
 
 
 @sessions_cli.command("delete")
-def delete(session: IdArgument, config: ConfigOption = None) -> None:
+def delete(session: IdArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Hide a session from everybody but operators; it is removed for good a day later, and `resume` saves it until then."""
-    _change(session, config, lambda tx, found, now: lifecycle.delete(tx, found, now, by=OPERATOR))
+    _change(session, config, as_json, lambda tx, found, now: lifecycle.delete(tx, found, now, by=OPERATOR))
 
 
 @sessions_cli.command("resume")
-def resume(session: IdArgument, config: ConfigOption = None) -> None:
+def resume(session: IdArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Make a session the live one again; the one that took its place is ended."""
-    _change(session, config, lambda tx, found, now: lifecycle.resume(tx, found, now, by=OPERATOR))
+    _change(session, config, as_json, lambda tx, found, now: lifecycle.resume(tx, found, now, by=OPERATOR))
 
 
 @sessions_cli.command("pause")
-def pause(session: IdArgument, config: ConfigOption = None) -> None:
+def pause(session: IdArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Pause a session: messages are declined, with a word to who wrote, until it is resumed."""
-    _change(session, config, lambda tx, found, now: lifecycle.pause(tx, found, now, by=OPERATOR))
+    _change(session, config, as_json, lambda tx, found, now: lifecycle.pause(tx, found, now, by=OPERATOR))
 
 
 @sessions_cli.command("set")
@@ -189,37 +194,34 @@ def _idle_ms(word: str) -> int | None:
 
 @sessions_cli.command("cleanup")
 def clean_up(config: ConfigOption = None, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
-    """Expire, archive and remove what is due by the settings, as the daemon does every hour."""
+    """Expire, archive and remove what is due by the settings, old messages too, as the daemon does every hour."""
     loaded = shell.load(config)
-    rules = _rules(loaded.settings.sessions)
-    now = _now()
 
-    async def look(database: Database) -> cleanup.Due:
-        return await database.read(lambda tx: cleanup.due(tx, now, **rules))
+    async def look(database: Database) -> Mapping[str, int]:
+        return await retention.due(database, loaded.settings, _now())
 
-    async def work(database: Database) -> cleanup.Due:
+    async def work(database: Database) -> Mapping[str, int]:
         found = await look(database)
-        while await database.write(lambda tx: cleanup.clean_up(tx, now, **rules)):
-            pass
+        with shell.progress_bar("Cleaning up") as bar:
+            await retention.clean_up(
+                database,
+                loaded.settings,
+                _now,
+                pause_s=0,
+                progress=lambda touched: bar(touched, sum(found.values())),
+            )
         return found
 
     found = shell.finish(shell.beside(loaded, look) if dry_run else shell.owning(loaded, work))
     if as_json:
-        typer.echo(orjson.dumps(asdict(found)).decode())
+        typer.echo(orjson.dumps(found).decode())
         return
-    counts = ", ".join(f"{count} {word}" for word, count in asdict(found).items() if count)
+    counts = ", ".join(
+        f"{count} old messages" if word == "messages" else f"{count} {word}"
+        for word, count in found.items()
+        if count
+    )
     typer.echo(f"{'Due' if dry_run else 'Done'}: {counts or 'nothing'}.")
-
-
-def _rules(settings: SessionSettings) -> dict[str, Any]:
-    def ms(value: Any) -> int:
-        return int(value.total_seconds() * 1000)
-
-    return {
-        "expire_after_ms": ms(settings.expire_after),
-        "archive_after_ms": ms(settings.archive_after),
-        "delete_after_ms": None if settings.delete_after is None else ms(settings.delete_after),
-    }
 
 
 def _now() -> int:
@@ -237,7 +239,9 @@ def find_session(tx: Transaction, word: str) -> Session | None:
         return found[0] if len(found) == 1 else None
 
 
-def _change(word: str, config: Any, step: Callable[[Transaction, Session, int], Session]) -> None:
+def _change(
+    word: str, config: Any, as_json: bool, step: Callable[[Transaction, Session, int], Session]
+) -> None:
     loaded = shell.load(config)
 
     def change(tx: Transaction) -> Session | None:
@@ -255,6 +259,10 @@ def _change(word: str, config: Any, step: Callable[[Transaction, Session, int], 
         unknown_session(word)
     if isinstance(changed, str):
         shell.fail(USAGE, f"sessions: {changed}.", "`palaver sessions show` tells how it came there.")
+    if as_json:
+        facts = {"id": changed.id, "status": changed.status, "end_reason": changed.end_reason}
+        typer.echo(orjson.dumps(facts).decode())
+        return
     typer.echo(f"{changed.id} is {_status(changed.status, changed.end_reason)} now.")
 
 

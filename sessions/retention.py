@@ -428,6 +428,15 @@ def outdated(
     return found, rows[-1]["id"] if len(rows) == batch else None
 
 
+def count_before(tx: Transaction, session_id: SessionId, before: int) -> int:
+    """How many messages of a session are from before a time."""
+    row = tx.row(
+        "SELECT COUNT(*) AS n FROM messages WHERE session_id = :id AND created_at < :before",
+        {"id": session_id, "before": before},
+    )
+    return int(row["n"]) if row else 0
+
+
 def forget_before(tx: Transaction, session_id: SessionId, before: int, now: int) -> int:
     """Remove a session's oldest messages, as far as they are from before a time; gives how many, 0 when none is left.
 

@@ -258,6 +258,15 @@ class SqliteDatabase:
             await asyncio.sleep(_WIPE_PAUSE_S)
         return True
 
+    async def check(self) -> str | None:
+        """What SQLite finds wrong with a file that was too large to be looked through at the start; None if nothing.
+
+        In a connection of its own, beside everybody else's work: some seconds for each gigabyte.
+        """
+        if self.path.stat().st_size <= CHECKED_AT_OPEN_BYTES:
+            return None
+        return await asyncio.to_thread(_quick_check, self.path)
+
     def free_bytes(self) -> int | None:
         try:
             return shutil.disk_usage(self.path.parent).free
@@ -529,6 +538,16 @@ def _prepare(connection: sqlite3.Connection, path: Path, now: int, keys: Sequenc
             raise
         log.info("store.schema_migrated", version=migration.version, name=migration.name)
     return _find_or_begin_seal(connection, keys, now)
+
+
+def _quick_check(path: Path) -> str | None:
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    try:
+        with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+            result = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        return str(error)
+    return None if result == "ok" else result
 
 
 def _find_or_begin_seal(connection: sqlite3.Connection, keys: Sequence[str], now: int) -> Seal:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -145,9 +146,49 @@ def test_the_clean_up_says_what_is_due_and_does_it(terminal):
     assert terminal.run("cleanup", "--dry-run")[:2] == (0, f"Due: {expected}.\n")
     assert terminal.run("cleanup")[:2] == (0, f"Done: {expected}.\n")
     _, shown, _ = terminal.run("cleanup", "--dry-run", "--json")
-    assert json.loads(shown) == dict.fromkeys(["expired", "abandoned", "archived", "deleted", "removed"], 0)
+    assert json.loads(shown) == dict.fromkeys(
+        ["expired", "abandoned", "archived", "deleted", "removed", "messages"], 0
+    )
     statuses = terminal.change(lambda tx: tx.rows("SELECT end_reason FROM sessions ORDER BY end_reason"))
     assert [row["end_reason"] for row in statuses] == ["abandoned", "deleted", "expired"]
+
+
+def test_the_clean_up_removes_old_messages_as_well(terminal):
+    """By the rules of the settings, as the daemon's does; --dry-run counts them and leaves them."""
+    with terminal.config.open("a", encoding="utf-8") as file:
+        file.write('[sessions]\nkeep_messages = "30d"\nexpire_after = "1000d"\n')
+    now = int(time.time() * 1000)
+
+    def make(tx):
+        for days in (40, 35, 1):
+            at = now - days * DAY
+            queued = arrive(
+                tx, incoming(f"{days} days ago", message_id=f"d{days}"), now=at, expire_after_ms=2**50
+            )
+            inbox.finish(tx, claimed(tx, queued.session_id, at), "completed", at, answer="yes")
+
+    terminal.change(make)
+    assert terminal.run("cleanup", "--dry-run")[1] == "Due: 4 old messages.\n"
+    assert terminal.run("cleanup")[1] == "Done: 4 old messages.\n"
+    left = terminal.change(lambda tx: tx.rows("SELECT content FROM messages ORDER BY position, part"))
+    assert [row["content"] for row in left] == ["1 days ago", "yes"]
+
+
+def test_what_became_of_a_session_is_told_as_json(terminal):
+    """Every step has --json with where the session stands now."""
+    session_id = terminal.change(_talk)
+    for command, status, reason in (
+        ("pause", "paused", None),
+        ("resume", "active", None),
+        ("end", "ended", "completed"),
+        ("archive", "archived", "completed"),
+        ("delete", "ended", "deleted"),
+    ):
+        code, shown, _ = terminal.run(command, session_id, "--json")
+        told = json.loads(shown)
+        assert (code, told["id"]) == (0, session_id)
+        assert told["status"] == status or command == "delete"
+        assert told["end_reason"] == reason
 
 
 @pytest.mark.parametrize(

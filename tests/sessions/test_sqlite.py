@@ -917,3 +917,26 @@ async def test_a_turn_costs_the_same_in_a_long_session(tmp_path):
         )
     ]
     assert not slow
+
+
+async def test_a_large_file_is_looked_through_beside_the_start(tmp_path, monkeypatch):
+    """What `open` leaves out for its size is found by `check`, while others work; a small file is not looked at twice."""
+    path = tmp_path / "palaver.db"
+    database = await SqliteDatabase.open(path)
+    await database.write(lambda tx: tx.execute("CREATE TABLE filler (x)"))
+    await database.write(lambda tx: tx.execute("INSERT INTO filler VALUES (zeroblob(200000))"))
+    assert await database.check() is None
+    await database.close()
+    raw = bytearray(path.read_bytes())
+    with sqlite3.connect(path) as connection:
+        page = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'filler'").fetchone()[0]
+    raw[(page - 1) * 4096 : page * 4096] = bytes(4096)
+    path.write_bytes(raw)
+    monkeypatch.setattr(sqlite_module, "CHECKED_AT_OPEN_BYTES", 1000)
+    database = await SqliteDatabase.open(path)
+    try:
+        found, _ = await asyncio.gather(database.check(), database.read(lambda tx: tx.rows("SELECT 1 AS x")))
+    finally:
+        await database.close()
+    assert found is not None
+    assert str(page) in found
