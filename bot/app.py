@@ -10,8 +10,8 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import partial
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit

@@ -932,7 +932,7 @@ async def test_a_large_file_is_looked_through_beside_the_start(tmp_path, monkeyp
         page = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'filler'").fetchone()[0]
     raw[(page - 1) * 4096 : page * 4096] = bytes(4096)
     path.write_bytes(raw)
-    monkeypatch.setattr(sqlite_module, "CHECKED_AT_OPEN_BYTES", 1000)
+    monkeypatch.setattr(sqlite, "CHECKED_AT_OPEN_BYTES", 1000)
     database = await SqliteDatabase.open(path)
     try:
         found, _ = await asyncio.gather(database.check(), database.read(lambda tx: tx.rows("SELECT 1 AS x")))
