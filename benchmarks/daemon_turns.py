@@ -23,6 +23,7 @@ from benchmarks.measuring import (
     table,
     working_folder,
 )
+from bot import collector
 from bot.app import App
 from config import logging as logs
 from config.names import AccountId
@@ -49,6 +50,7 @@ async def open_app(folder: Path) -> tuple[App, SqliteDatabase]:
     database = await SqliteDatabase.open(folder / "palaver.db")
     app = App(settings, database, {ACCOUNT: settings.accounts["main"]})
     await app.start()
+    collector.relax()  # as a daemon does
     await asyncio.sleep(0.2)
     return app, database
 

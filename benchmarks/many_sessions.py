@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.daemon_turns import ACCOUNT
 from benchmarks.measuring import Claim, options, percentile, resident_mb, table, working_folder
+from bot import collector
 from bot.app import App
 from config import logging as logs
 from config.settings import AccountSettings, AgentSettings, HttpSettings, LogSettings, Settings, TurnSettings
@@ -44,6 +45,7 @@ async def measure(folder: Path, sessions: int, messages: int, turn_s: float) -> 
     database = await SqliteDatabase.open(folder / "palaver.db")
     app = App(settings, database, {ACCOUNT: settings.accounts["main"]})
     await app.start()
+    collector.relax()  # as a daemon does
     adapter = app.adapters[ACCOUNT]
 
     async def person(number: int) -> None:

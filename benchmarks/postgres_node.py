@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bot import collector
 from bot.app import App, open_database
 from config import logging as logs
 from config.names import AccountId
@@ -38,12 +39,14 @@ async def open_node(url: str, account: str, log: Path) -> App:
             "agent": {"kind": "scripted"},
             "turns": {"max_running": 1000, "queue_notice_after_s": 0},
             "http": {"enabled": False},
+            **({"node": {"name": account}} if "node" in Settings.model_fields else {}),
         }
     )
     logs.configure(LogSettings(file=log, level="warning"))
     accounts: dict[AccountId, AccountSettings] = {AccountId(f"memory.{account}"): settings.accounts[account]}
     app = App(settings, await open_store(settings), accounts)
     await app.start()
+    collector.relax()  # as a daemon does
     await asyncio.sleep(0.3)
     return app
 

@@ -20,7 +20,7 @@ import structlog
 
 from adapters import registry
 from adapters.base import Adapter
-from bot import catalogue, commands, retention
+from bot import catalogue, collector, commands, retention
 from bot.agents.base import Agent, Loading
 from bot.delivery import Delivery
 from bot.gateway import Gateway
@@ -541,6 +541,7 @@ async def serve(
         loop.add_signal_handler(number, app.stop)
     try:
         await app.start()
+        collector.relax()
         on_started(app)
         await app.wait()
     finally:

@@ -17,7 +17,7 @@ _SAMPLE_TOKENS: Final = 20
 _LONGEST_CHARACTER: Final = 4
 """Tokens: a character has at most four bytes, and no token is less than a byte."""
 _CUT_MARK: Final = "\n[…]\n"
-_MOST_KNOWN: Final = 40_000
+_MOST_KNOWN: Final = 20_000
 _known: dict[tuple[int, int], int] = {}
 """Length and hash of a text → its tokens. Not the text: what people asked to be forgotten must not stay here."""
 
