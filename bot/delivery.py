@@ -278,7 +278,10 @@ class Delivery:
         self, account: AccountId, channel: ChannelId, known: Sequence[OutgoingChunk] = ()
     ) -> None:
         while self._may_send(account):
-            self._again.discard((account, channel))
+            if (
+                not known
+            ):  # else somebody may have notified after it was found: that stands until it is looked for
+                self._again.discard((account, channel))
             chunks = known or await self._durably(
                 lambda: self._database.read(lambda tx: outbox.waiting(tx, account, channel))
             )

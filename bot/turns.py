@@ -60,6 +60,7 @@ _ENDED: Final[Mapping[TurnStatus, str]] = {
     "failed": "turn.failed",
     "timeout": "turn.timed_out",
     "cancelled": "turn.cancelled",
+    "declined": "turn.declined",
 }
 """The event that a turn's one canonical line carries."""
 
@@ -241,6 +242,8 @@ class Turns:
 
     async def _work(self, run: _Run) -> _Outcome:
         claim = run.claim
+        if claim.is_blocked:
+            return _Outcome("declined")
         if claim.is_cancelled:
             return _Outcome("cancelled", reply=self._stopped_mark(run))
         if claim.attempts > self._settings.turns.max_attempts:

@@ -272,7 +272,8 @@ def claim(
         return None
     about = tx.row(
         "SELECT i.account, i.channel, i.channel_kind, i.thread, i.message_id, i.reply_handle, s.persona, s.scope,"
-        f" s.channel AS session_channel, i.person_id, s.person_id AS owner, p.display_name, p.language, {_WINDOW}"
+        f" s.channel AS session_channel, i.person_id, s.person_id AS owner, p.display_name, p.language,"
+        f" p.role, {_WINDOW}"
         " FROM inbox i JOIN sessions s ON s.id = :session LEFT JOIN persons p ON p.id = i.person_id WHERE i.id = :inbox",
         {"session": session_id, "inbox": row["inbox_id"]},
     )
@@ -310,6 +311,7 @@ def claim(
         persona=about["persona"],
         person_id=about["person_id"],
         person_name=about["display_name"],
+        is_blocked=about["role"] == "blocked",
         language=about["language"],
         is_shared=about["owner"] is None,
         messages=messages,

@@ -201,6 +201,8 @@ class Claim:
     window: Window = Window()
     is_from_memory: bool = False
     """The messages before its own were not read from the store."""
+    is_blocked: bool = False
+    """Its person was blocked after the message had been taken in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from bot.agents.scripted import ScriptedAgent
 from bot.governor import Governor
 from config.names import ChannelId
 from sessions import outbox as outbox_module
+from sessions.inbox import address_of
 from sessions.outbox import read_chunk
 from tests.bot.house import ACCOUNT, LIKE_TELEGRAM, GatedAgent, MovingClock
 
@@ -129,6 +130,31 @@ async def test_what_another_sender_may_have_sent_is_read_again(build):
         house.delivery.notify(ACCOUNT, ChannelId("ada"), waiting=[stale], since=mark)
         await house.until(lambda: not house.delivery.channels_busy)
         assert len(house.room.sent) == 1
+
+
+async def test_two_turns_that_end_together_are_both_heard_of(build):
+    """A sender that was told its first chunks looks for more if somebody notified it before it had begun."""
+    house = build()
+    async with house.running():
+        await house.deliver("/status")
+        await house.until(house.shown)
+        place = (ACCOUNT, ChannelId("ada"))
+        await house.until(lambda: not house.delivery.channels_busy)
+        (row,) = await house.rows("SELECT id FROM inbox")
+        address = await house.database.read(lambda tx: address_of(tx, row["id"]))
+        mark = house.delivery.watch(*place)
+
+        def add(tx, part):
+            outbox_module.add(
+                tx, address, "notice", [{"text": f"n{part}", "markup": None}], house.now(), first_part=part
+            )
+            return outbox_module.waiting(tx, *place)
+
+        found = [await house.database.write(lambda tx, part=part: add(tx, part)) for part in (0, 1)]
+        for waiting in found:  # as two turns do whose results were committed together
+            house.delivery.notify(*place, waiting=waiting, since=mark)
+        await house.until_quiet(3)
+    assert house.shown()[1:] == ["n0", "n1"]
 
 
 async def test_there_is_no_mark_while_a_sender_runs(build):
