@@ -278,9 +278,7 @@ class Delivery:
         self, account: AccountId, channel: ChannelId, known: Sequence[OutgoingChunk] = ()
     ) -> None:
         while self._may_send(account):
-            if (
-                not known
-            ):  # else somebody may have notified after it was found: that stands until it is looked for
+            if not known:  # else a notice may have come after it was found, and stands
                 self._again.discard((account, channel))
             chunks = known or await self._durably(
                 lambda: self._database.read(lambda tx: outbox.waiting(tx, account, channel))

@@ -148,8 +148,8 @@ BREAKS = (
     Break(
         "recovery of sends is gone",
         "outbox.py",
-        "may_be_out = 1 WHERE state = 'sending'",
-        "may_be_out = 1 WHERE state = 'walking'",
+        "f\" WHERE state = 'sending' AND state IN",
+        "f\" WHERE state = 'walking' AND state IN",
     ),
     Break(
         "a try that failed makes a lost one forgotten",
