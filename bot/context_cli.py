@@ -20,7 +20,7 @@ from bot.shell import NOT_FOUND, USAGE, ConfigOption, JsonOption, progress_bar
 from bot.summarising import Summariser
 from config.names import SessionId
 from config.settings import Settings
-from sessions import context, summaries, window
+from sessions import context, summaries, tokens, window
 from sessions.context import Context
 from sessions.database.base import Database, Transaction
 from sessions.models import Session, Summary
@@ -80,6 +80,7 @@ def _context_json(session: Session, seen: Context, stack: Sequence[Summary]) -> 
                 "role": message.role,
                 "author": message.author,
                 "content": message.content,
+                "tokens": tokens.count(message.content),
                 "position": message.position,
                 "created_at": message.created_at,
             }

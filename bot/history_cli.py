@@ -108,7 +108,9 @@ def stats(
     loaded = shell.load(config)
 
     def read(tx: Transaction) -> Statistics:
-        about = Subject("person", _person(tx, subject.name)) if subject.dimension == "person" else subject
+        about = (
+            Subject("person", person_meant(tx, subject.name)) if subject.dimension == "person" else subject
+        )
         return statistics.read(tx, OperatorScope(), about, int(time.time() * 1000))
 
     async def work(database: Database) -> Statistics:
@@ -123,21 +125,21 @@ def stats(
 
 def _search(tx: Transaction, query: SearchQuery, person: str | None, settings: Settings) -> SearchPage:
     if person is not None:
-        query = replace(query, person_id=PersonId(_person(tx, person)))
+        query = replace(query, person_id=person_meant(tx, person))
     encoder = daemon.make_encoder(settings)
     if encoder is None:
         return searching.search(tx, OperatorScope(), query)
     return semantic.search_both(tx, OperatorScope(), query, encoder.encode([query.text])[0])
 
 
-def _person(tx: Transaction, word: str) -> str:
+def person_meant(tx: Transaction, word: str) -> PersonId:
     """The id of the person meant: by it, or by platform:user."""
     platform, _, user = word.partition(":")
     row = tx.row(
         "SELECT person_id FROM identities WHERE platform = :platform AND platform_user_id = :user",
         {"platform": platform, "user": user},
     )
-    return row["person_id"] if row else word
+    return PersonId(row["person_id"] if row else word)
 
 
 def _moment(option: str, text: str | None, now: int) -> int | None:

@@ -15,6 +15,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from bot import retention, shell
+from bot.history_cli import PersonOption, person_meant
 from bot.shell import NOT_FOUND, USAGE, ConfigOption, JsonOption
 from bot.story import sessions_as_json, sessions_table
 from config.names import SessionId
@@ -44,10 +45,11 @@ def list_all(
     status: Annotated[
         str | None, typer.Option(help="active, paused, ended, archived; other systems' words work too.")
     ] = None,
+    person: PersonOption = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """List sessions, the latest active first."""
+    """List sessions, the latest active first; a person's are those that are theirs alone."""
     statuses: tuple[Any, ...] = ()
     if status is not None:
         word = status.lower()
@@ -57,10 +59,12 @@ def list_all(
             shell.fail(USAGE, f"sessions list: {status!r} is no status; there are {known}.")
     loaded = shell.load(config)
 
+    def look(tx: Transaction) -> list[Session]:
+        whose = None if person is None else person_meant(tx, person)
+        return lifecycle.list_sessions(tx, EVERYTHING, statuses=statuses, person_id=whose, limit=limit)
+
     async def work(database: Database) -> list[Session]:
-        return await database.read(
-            lambda tx: lifecycle.list_sessions(tx, EVERYTHING, statuses=statuses, limit=limit)
-        )
+        return await database.read(look)
 
     found = shell.finish(shell.beside(loaded, work))
     typer.echo(sessions_as_json(found) if as_json else sessions_table(found))

@@ -269,6 +269,9 @@ class Exchange:
     """Where the question came from, as the adapter told: client, device, kind of update."""
     asked_at: int
     answered_at: int | None
+    input_tokens: int
+    """Of all requests that the answer took, as the provider reported them."""
+    output_tokens: int
     tools_used: Sequence[str]
     processing_ms: int | None
     error_kind: str | None
@@ -289,7 +292,8 @@ def exchanges(
     tx = within(tx, scope)
     where, parameters = condition(scope)
     rows = tx.rows(
-        "SELECT t.id, t.position, t.status, t.queued_at, t.started_at, t.finished_at, t.error_ref FROM turns t"
+        "SELECT t.id, t.position, t.status, t.queued_at, t.started_at, t.finished_at, t.error_ref, t.input_tokens,"
+        " t.output_tokens FROM turns t"
         f" JOIN sessions s ON s.id = t.session_id WHERE t.session_id = :id AND {where}"
         + (" AND t.position < :before" if before is not None else "")
         + " ORDER BY t.position DESC LIMIT :limit",
@@ -328,6 +332,8 @@ def _exchange(tx: Transaction, session_id: SessionId, turn: Row) -> Exchange:
         origin=_object(question.metadata.get("origin")) if question else {},
         asked_at=turn["queued_at"],
         answered_at=turn["finished_at"],
+        input_tokens=turn["input_tokens"],
+        output_tokens=turn["output_tokens"],
         tools_used=[row["name"] for row in calls],
         processing_ms=measured
         if isinstance(measured, int)

@@ -132,10 +132,11 @@ def list_sessions(
     statuses: Sequence[SessionStatus] = (),
     key: str | None = None,
     id_end: str | None = None,
+    person_id: PersonId | None = None,
     limit: int = 50,
     offset: int = 0,
 ) -> list[Session]:
-    """Sessions within the scope, the latest active first; those of a key, or whose id ends so."""
+    """Sessions within the scope, the latest active first; those of a key, of a person, or whose id ends so."""
     tx = within(tx, scope)
     where, parameters = condition(scope)
     chosen = [status for status in TRANSITIONS if not statuses or status in statuses]
@@ -147,6 +148,9 @@ def list_sessions(
     if id_end is not None:
         chosen_by += f" AND SUBSTR(s.id, {27 - len(id_end)}) = :end"  # a ULID has 26 letters
         values["end"] = id_end
+    if person_id is not None:
+        chosen_by += " AND s.person_id = :person"
+        values["person"] = person_id
     return [
         read_session(row)
         for row in tx.rows(

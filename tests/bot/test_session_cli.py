@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from bot.cli import cli
 from config import logging as logs
 from config.settings import Settings
-from sessions import contents, inbox, lifecycle, summaries
+from sessions import contents, inbox, lifecycle, summaries, tokens
 from sessions.database.sqlite import SqliteDatabase
 from sessions.scope import OperatorScope
 from tests.sessions.records import DAY, arrive, claimed, incoming, resolved
@@ -285,7 +285,19 @@ def test_what_the_model_would_see_is_shown_by_its_parts(terminal):
         "and what about 11?",
         "gladly",
     ]
+    assert [one["tokens"] for one in told["messages"]] == tokens.count_each(
+        [one["content"] for one in told["messages"]]
+    )
     counted = told["tokens"]
     assert counted["total"] == counted["instructions"] + counted["summaries"] + counted["messages"]
     assert told["limit"] == 4000
     assert terminal.run("context", "nothing")[0] == 1
+
+
+def test_sessions_of_one_person_are_listed(terminal):
+    """By id or by platform and user; nobody's for somebody unknown."""
+    mine = terminal.change(_talk)
+    theirs = terminal.change(lambda tx: _talk(tx, user_id="user-2", channel="2"))
+    for person, ids in (("telegram:user-1", [mine]), ("telegram:user-2", [theirs]), ("nobody", [])):
+        code, shown, _ = terminal.run("list", "--person", person, "--json")
+        assert (code, [one["id"] for one in json.loads(shown)]) == (0, ids)

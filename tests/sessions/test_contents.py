@@ -240,6 +240,8 @@ def test_an_exchange_tells_how_its_answer_came_about(tx):
         "completed",
         NOW + 900,
         answer="four",
+        input_tokens=120,
+        output_tokens=7,
         metadata={"tools_used": ["calculator"], "processing_ms": 850},
     )
     arrive(tx, incoming("and now?", origin={"device": "phone"}))
@@ -255,6 +257,7 @@ def test_an_exchange_tells_how_its_answer_came_about(tx):
         "laptop",
     )
     assert (first.tools_used, first.processing_ms, first.error) == (["calculator"], 850, None)
+    assert (first.input_tokens, first.output_tokens, second.input_tokens) == (120, 7, 0)
     assert (second.answer, second.status, second.processing_ms) == (None, "timeout", 2000)
     assert (second.error_kind, second.error, second.error_ref) == (
         "timeout",
