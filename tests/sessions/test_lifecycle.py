@@ -25,6 +25,7 @@ from tests.sessions.records import (
     session_row,
     tool_call,
 )
+from tests.sessions.stores import DATABASES
 
 EVERYTHING = OperatorScope()
 RULES = {"expire_after_ms": DAY, "archive_after_ms": 7 * DAY, "delete_after_ms": 30 * DAY}
@@ -546,7 +547,8 @@ def test_a_refused_change_leaves_none(tx):
     assert lifecycle.events(tx, found.id, EVERYTHING) == []
 
 
-async def test_a_thousand_callers_get_one_session(database):
+@pytest.mark.parametrize("store", list(DATABASES))
+async def test_a_thousand_callers_get_one_session(store, tmp_path):
     """Get-or-create is idempotent: a thousand at once make one session, and each gets that one."""
     message = incoming()
 
@@ -554,10 +556,12 @@ async def test_a_thousand_callers_get_one_session(database):
         found, _, is_new = resolved(tx, message)
         return found.id, is_new
 
-    got = await asyncio.gather(*(database.write(get_or_create) for _ in range(1000)))
+    async with DATABASES[store](tmp_path) as open_database:
+        database = await open_database()
+        got = await asyncio.gather(*(database.write(get_or_create) for _ in range(1000)))
+        rows = await database.read(lambda tx: tx.rows("SELECT id FROM sessions"))
     assert len({session_id for session_id, _ in got}) == 1
     assert sum(is_new for _, is_new in got) == 1
-    rows = await database.read(lambda tx: tx.rows("SELECT id FROM sessions"))
     assert len(rows) == 1
 
 
