@@ -43,7 +43,11 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what wou
 def list_all(
     config: ConfigOption = None,
     status: Annotated[
-        str | None, typer.Option(help="active, paused, ended, archived; other systems' words work too.")
+        str | None,
+        typer.Option(
+            help="active, paused, ended, archived; other systems' words work too.",
+            autocompletion=lambda: list(lifecycle.TRANSITIONS),
+        ),
     ] = None,
     person: PersonOption = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,

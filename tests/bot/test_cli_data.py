@@ -1,9 +1,12 @@
 """Commands for the data as a whole, from outside: what they print and return, beside a daemon, and killed at any moment."""
 
 import asyncio
+import contextlib
 import json
 import os
+import pty
 import random
+import shutil
 import signal
 import sqlite3
 import stat
@@ -18,6 +21,7 @@ from sessions import sealing
 from sessions.database import backup as files
 from sessions.database.sqlite import SqliteDatabase
 from tests.process.daemon import SCRIPT, clean_environment
+from tests.sessions import records as made
 from tests.sessions.conversations import exported, talk
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
@@ -412,3 +416,137 @@ def test_a_rotation_killed_at_any_moment_is_finished_by_the_next_run(full):
     full.keys = [KEYS[1]]
     assert full.content() == before
     full.run("verify")
+
+
+# where it is written, and who reads along
+
+
+def test_an_export_goes_wherever_output_can_go(full):
+    """`-` is stdout, a pipe or device is written to and not replaced, a folder and a full disk are told in a sentence."""
+    assert full.run("sessions", "export", "-o", "-").encode().startswith(full.content())
+    os.mkfifo(full.folder / "pipe")
+    process = full.start("sessions", "export", "-o", "pipe")
+    raw = (full.folder / "pipe").read_bytes()
+    process.communicate(timeout=60)
+    assert raw == full.content()
+    assert (full.folder / "pipe").is_fifo()
+    (full.folder / "folder").mkdir()
+    assert "is a folder" in full.run("sessions", "export", "-o", "folder", "--force", status=2)
+    assert "No such file" in full.run("sessions", "export", "-o", "none/x.jsonl", status=69)
+    with open("/dev/full", "wb") as nowhere:  # noqa: PTH123 - only its descriptor is wanted
+        process = full.start("sessions", "export", stdout=nowhere)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 69
+    assert error.decode().startswith("palaver: sessions export: cannot write to stdout: No space left")
+    assert b"Traceback" not in error
+
+
+@pytest.mark.parametrize("command", [("sessions", "export"), ("sessions", "list"), ("people", "list")])
+def test_who_reads_only_the_beginning_gets_no_traceback(full, command):
+    """`| head` closes the pipe: the command ends without a word."""
+    full.fill(seed=3, turns=400)
+    process = full.start(*command)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.read(10)
+    process.stdout.close()
+    error = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) in (0, 1)
+    assert error == b""
+
+
+def on_a_terminal(shell: Shell, *arguments: str, **environment: str) -> bytes:
+    """What a command writes to stderr where that is a terminal."""
+    own, theirs = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [SCRIPT, *arguments],
+            cwd=shell.folder,
+            env=shell.environment() | {"TERM": "xterm"} | environment,
+            stdout=subprocess.DEVNULL,
+            stderr=theirs,
+            stdin=subprocess.DEVNULL,
+        )
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # EIO: the other side is gone
+            while piece := os.read(own, 65536):
+                seen += piece
+        assert process.wait(timeout=60) == 0
+        return seen
+    finally:
+        os.close(own)
+
+
+def test_a_bar_is_for_terminals_only(full):
+    """On a terminal long work shows how far it came; into a file or pipe not a byte of that goes, whatever FORCE_COLOR says."""
+    assert b"Copying" in on_a_terminal(full, "backup", "one.db")
+    assert b"Exporting" in on_a_terminal(full, "sessions", "export")
+    environment = full.environment() | {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}
+    done = subprocess.run(
+        [SCRIPT, "backup", "two.db"],
+        cwd=full.folder,
+        env=environment,
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stderr == b""
+    assert b"\x1b" not in done.stdout
+
+
+def test_what_strangers_are_called_does_not_drive_the_terminal(shell):
+    """Escapes in names and messages are shown as such, in lists, single views and searches; joined emoji stay whole."""
+
+    async def work(database):
+        evil = made.incoming(
+            "look \x1b[2J here", display_name="E\x1b]0;vil\x07 👩\u200d🚀", username="e\x1bx"
+        )
+        await database.write(lambda tx: made.arrive(tx, evil))
+
+    shell.store(work)
+    for command in (
+        ("people", "list"),
+        ("people", "show", "user-1"),
+        ("search", "look"),
+        ("sessions", "list"),
+    ):
+        shown = shell.run(*command)
+        assert "\x1b" not in shown and "\x07" not in shown, command
+    assert "\\x1b]0;vil\\x07 👩\u200d🚀" in shell.run("people", "list")
+    assert "[look] \\x1b[2J here" in shell.run("search", "look")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
+def test_a_shell_completes_commands_and_choices(shell):
+    """What --install-completion installs makes a bash know commands, options and the words of a choice."""
+    environment = shell.environment() | {
+        "SHELL": "/bin/bash",
+        "PATH": f"{Path(SCRIPT).parent}:{os.environ['PATH']}",
+    }
+
+    def bash(script: str) -> str:
+        return subprocess.run(
+            ["bash", "--norc", "-c", script],
+            env=environment,
+            cwd=shell.folder,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout
+
+    bash("palaver --install-completion bash")
+
+    def completed(*words: str) -> list[str]:
+        listed = " ".join(f"'{word}'" for word in words)
+        return bash(
+            f"source ~/.bashrc; COMP_WORDS=({listed}); COMP_CWORD={len(words) - 1};"
+            ' $(complete -p palaver | sed "s/.*-F \\([^ ]*\\) .*/\\1/") palaver; printf "%s\\n" "${COMPREPLY[@]}"'
+        ).split()
+
+    assert {"search", "sessions"} <= set(completed("palaver", "se"))
+    assert {"export", "import", "archive", "delete"} <= set(completed("palaver", "sessions", ""))
+    assert completed("palaver", "sessions", "export", "--format", "m") == ["markdown"]
+    assert completed("palaver", "sessions", "list", "--status", "arch") == ["archived"]
+    assert "--person" in completed("palaver", "sessions", "import", "--p")
