@@ -17,7 +17,7 @@ from bot import collector
 from bot.app import App, open_database
 from config import logging as logs
 from config.names import AccountId
-from config.settings import AccountSettings, LogSettings, Settings
+from config.settings import LogSettings, NodeSettings, Settings, TurnSettings
 from sessions.database.base import Database
 from sessions.database.postgres import PostgresDatabase
 from sessions.errors import StoreUnavailable
@@ -31,19 +31,28 @@ async def open_store(settings: Settings) -> Database:
         return await PostgresDatabase.open(settings.database_url)
 
 
-async def open_node(url: str, account: str, log: Path) -> App:
+LEASE_S = 3
+"""For whatever a node holds by a lease."""
+
+
+async def open_node(url: str, names: list[str], log: Path) -> App:
+    """A node that knows these accounts; it is called as the first, and hears it."""
+    leases = {
+        section: {name: LEASE_S for name in known.model_fields if name.endswith("lease_s")}
+        for section, known in (("node", NodeSettings), ("turns", TurnSettings))
+    }
     settings = Settings.model_validate(
         {
             "database_url": url,
-            "accounts": {account: {"platform": "memory"}},
+            "accounts": {name: {"platform": "memory"} for name in names},
             "agent": {"kind": "scripted"},
-            "turns": {"max_running": 1000, "queue_notice_after_s": 0},
+            "turns": {"max_running": 1000, "queue_notice_after_s": 0, **leases["turns"]},
+            "node": {"name": names[0], **leases["node"]},
             "http": {"enabled": False},
-            **({"node": {"name": account}} if "node" in Settings.model_fields else {}),
         }
     )
     logs.configure(LogSettings(file=log, level="warning"))
-    accounts: dict[AccountId, AccountSettings] = {AccountId(f"memory.{account}"): settings.accounts[account]}
+    accounts = {AccountId(f"memory.{name}"): settings.accounts[name] for name in names}
     app = App(settings, await open_store(settings), accounts)
     await app.start()
     collector.relax()  # as a daemon does
@@ -77,11 +86,11 @@ async def say(adapter: Any, prefix: str, count: int, text: str) -> dict[str, flo
 
 
 async def main() -> None:
-    url, account, folder = sys.argv[1:]
+    url, folder, *names = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    app = await open_node(url, account, Path(folder) / f"{account}.log")
-    adapter = app.adapters[AccountId(f"memory.{account}")]
+    app = await open_node(url, names, Path(folder) / f"{names[0]}.log")
+    adapter = app.adapters[AccountId(f"memory.{names[0]}")]
     loop = asyncio.get_running_loop()
     print(json.dumps({"is_ready": True}), file=answers, flush=True)
     does = {"burst": burst, "steady": steady, "say": say}

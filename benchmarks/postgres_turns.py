@@ -14,6 +14,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ import psycopg
 
 from benchmarks.measuring import Claim, on_model_disk, options, percentile, quiet, table
 from benchmarks.peers import answer_of
+from benchmarks.postgres_node import LEASE_S
 from tests.postgres import NoServer, Server
 
 PEOPLE, TURNS, ROUNDS, BACKLOG, SECONDS = 50, 10, 3, 100_000, 10.0
@@ -31,8 +33,15 @@ RATE_S = 100.0
 RATE = Claim("turns/s accepted and run by two nodes", "at least", 1000, "", 0)
 P50 = Claim("from arrival to the start of the turn, 100 messages/s, p50", "at most", 10, " ms", 0)
 P99 = Claim("from arrival to the start of the turn, 100 messages/s, p99", "at most", 50, " ms", 0)
+RECOVERED = Claim(
+    "from the kill -9 of a node to the start of its last turn on another (lease and 1 s)",
+    "at most",
+    LEASE_S + 1,
+    " s",
+    1,
+)
 BEHIND = Claim("turns/s with 100,000 turns waiting, against none", "at least", 0.5, "×", 2)
-CLAIMS = (RATE, P50, P99, BEHIND)
+CLAIMS = (RATE, P50, P99, RECOVERED, BEHIND)
 
 
 class BenchServer(Server):
@@ -58,13 +67,14 @@ class Node:
 
 
 @asynccontextmanager
-async def node(url: str, account: str, folder: Path) -> AsyncIterator[Node]:
+async def node(url: str, folder: Path, *names: str) -> AsyncIterator[Node]:
+    """A node that knows these accounts and hears the first."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "benchmarks.postgres_node", url, account, folder),
+        *("-m", "benchmarks.postgres_node", url, folder, *names),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        stderr=(folder / f"{account}.err").open("wb"),
+        stderr=(folder / f"{names[0]}.err").open("wb"),
         limit=2**24,
     )
     try:
@@ -101,9 +111,35 @@ def dispatch(url: str, prefix: str) -> list[float]:
     return [float(row[0]) for row in rows]
 
 
+async def recovery(url: str, node: Node) -> float | None:
+    """Seconds from the end of a node in the middle of its turns until the last of them runs elsewhere; None if none does."""
+    await node.ask("say", prefix="k", count=20, text="delay=4 hello")
+    await asyncio.sleep(1.5)
+    killed_at = time.time()
+    node.process.kill()
+    await node.process.wait()
+
+    def restarted() -> list[int]:
+        with psycopg.connect(url) as connection:
+            return [
+                row[0]
+                for row in connection.execute(
+                    "SELECT t.started_at FROM turns t JOIN inbox i ON i.turn_id = t.id"
+                    " WHERE i.channel LIKE 'k%' AND t.attempts > 1"
+                ).fetchall()
+            ]
+
+    while time.time() - killed_at < LEASE_S + 6:
+        started = await asyncio.to_thread(restarted)
+        if len(started) == 20:
+            return max(started) / 1000 - killed_at
+        await asyncio.sleep(0.2)
+    return None
+
+
 async def measure(server: BenchServer, folder: Path, chosen: Any) -> bool:
     url = server.url
-    async with node(url, "one", folder) as one, node(url, "two", folder) as two:
+    async with node(url, folder, "two") as two, node(url, folder, "one", "two") as one:
         nodes = [one, two]
         await both(nodes, "w", chosen.people, 2)
         rates = [
@@ -112,6 +148,7 @@ async def measure(server: BenchServer, folder: Path, chosen: Any) -> bool:
         await one.ask("steady", prefix="s", rate=RATE_S, seconds=chosen.seconds, text="hello")
         await asyncio.sleep(1)
         waits = await asyncio.to_thread(dispatch, url, "s")
+        recovery_s = await recovery(url, two)
         print(
             table(
                 ["", "value"],
@@ -129,6 +166,11 @@ async def measure(server: BenchServer, folder: Path, chosen: Any) -> bool:
         P50.judge(percentile(waits, 0.5)),
         P99.judge(percentile(waits, 0.99)),
     ]
+    verdicts.append(
+        RECOVERED.judge(recovery_s)
+        if recovery_s is not None
+        else RECOVERED.leave("the turns of a dead node wait for its next start")
+    )
     verdicts.append(BEHIND.leave("the queue of several nodes is not there yet"))
     return all(verdicts)
 
