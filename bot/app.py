@@ -38,7 +38,7 @@ from bot.web.app import WebServer, build
 from config.errors import ConfigError
 from config.names import AccountId
 from config.settings import AccountSettings, Settings
-from sessions import semantic, tokens
+from sessions import leases, semantic, tokens
 from sessions.database.base import Database
 from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import StoreError, StoreUnavailable
@@ -159,11 +159,11 @@ class App:
         database: Database,
         accounts: Mapping[AccountId, AccountSettings],
         *,
-        leases: Database | None = None,
+        lease_database: Database | None = None,
         adapter_restart_s: float = 5.0,
         now: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> None:
-        """`leases` is where nodes agree on who does what; on PostgreSQL it defaults to the database itself.
+        """`lease_database` is where nodes agree on who does what; on PostgreSQL it defaults to the database itself.
 
         Raises: catalogue.CatalogueError, registry.AdapterUnavailable, ConfigError for tools or a model that cannot be had.
         """
@@ -174,10 +174,12 @@ class App:
         self._stop = asyncio.Event()
         self._agents: dict[str | None, Agent] = {}
         self._running: list[asyncio.Task[None]] = []
-        if leases is None and database.dialect == "postgresql":
-            leases = database
+        if lease_database is None and database.dialect == "postgresql":
+            lease_database = database
         self.roles = settings.node.roles
-        self.node = Node(leases, name_of(settings.node.name), lease_s=settings.node.lease_s)
+        self.node = Node(lease_database, name_of(settings.node.name), lease_s=settings.node.lease_s)
+        node = None if self.node.is_alone else self.node.name
+        self._run_name = LeaseName("run", AccountId(self.node.name))
         self._inputs_open = set(accounts)
         self._inputs_ended = asyncio.Event()
         self.telemetry = Telemetry()
@@ -230,6 +232,7 @@ class App:
             observe=self.telemetry.observe_turn,
             hot=self.hot,
             on_due=self.summariser.notify,
+            node=node,
         )
         self.lanes = Lanes(
             database,
@@ -239,6 +242,8 @@ class App:
             notice_after_s=settings.turns.queue_notice_after_s,
             now=now,
             hot=self.hot,
+            node=node,
+            may_run=lambda: self.node.is_alone or self.node.holds(self._run_name),
         )
         encoder = make_encoder(settings)
         self.gateway = Gateway(
@@ -252,6 +257,7 @@ class App:
             now=now,
             count=self.telemetry.count_message,
             hot=self.hot,
+            node=node,
             encoder=encoder,
         )
         self.health = HealthCheck(
@@ -302,7 +308,7 @@ class App:
         if self.web is not None:
             await self.web.start()
         waiting = await self.delivery.recover() if self.node.is_alone else 0
-        sessions = await self.lanes.recover()
+        sessions = await self.lanes.recover() if self.node.is_alone else 0
         await self.node.start(self._duties())
         self._running += [
             asyncio.create_task(_load(agent), name=f"load {agent.name}") for agent in self._agents.values()
@@ -339,7 +345,7 @@ class App:
         if self._running:
             await asyncio.wait(self._running, timeout=_CLOSE_TIMEOUT_S)
         # Another node hears and cleans up from now on; replies of turns that still run here go out as before.
-        await self.node.give_back([name for name in self._duties() if name.kind != "send"])
+        await self.node.give_back([name for name in self._duties() if name.kind in ("hear", "upkeep")])
         cut_off = await self.lanes.drain(max(0.0, deadline - time.monotonic()))
         await self.summariser.close()
         unsent = await self.delivery.close(max(0.5, deadline - time.monotonic()))
@@ -364,6 +370,8 @@ class App:
             if "intake" in self.roles:
                 duties[LeaseName("hear", account)] = partial(self._hear, account)
         if "turns" in self.roles:
+            if not self.node.is_alone:
+                duties[self._run_name] = lambda _lease: self.lanes.share()
             duties[LeaseName("upkeep")] = self._keep_up
         return duties
 
@@ -410,6 +418,7 @@ class App:
             try:
                 done = await retention.clean_up(self.database, self.settings, self._now)
                 log.info("sessions.cleaned_up", **asdict(done))
+                await self.database.write(leases.forget_nodes)
             except StoreError as error:
                 log.error("sessions.cleanup_failed", reason=error.reason, hint=error.hint)
             except Exception:  # the next round may do better
@@ -527,13 +536,13 @@ async def serve(
 ) -> None:
     """Run a daemon until it is stopped. Raises: StoreError, PortTaken and what `App` raises."""
     store = database or await open_database(settings)
-    leases = None
+    lease_database = None
     try:
-        leases = await open_leases(settings)
-        app = App(settings, store, accounts, leases=leases)
+        lease_database = await open_leases(settings)
+        app = App(settings, store, accounts, lease_database=lease_database)
     except BaseException:
-        if leases is not None:
-            await leases.close()
+        if lease_database is not None:
+            await lease_database.close()
         await store.close()
         raise
     loop = asyncio.get_running_loop()

@@ -93,9 +93,11 @@ class Gateway:
         now: Callable[[], int] = lambda: int(time.time() * 1000),
         count: Callable[[str, str], None] = lambda _account, _outcome: None,
         hot: HotSessions | None = None,
+        node: str | None = None,
         encoder: Encoder | None = None,
     ) -> None:
         """With an encoder, /search goes by meaning as well as by words."""
+        self._node = node
         self._database = database
         self._hot = HotSessions(0) if hot is None else hot
         self._settings = settings
@@ -123,8 +125,13 @@ class Gateway:
         # Shielded: if the adapter is cancelled after the commit, the turn must still be started and the reply sent.
         work = asyncio.create_task(self._deliver(message))
         self._under_way.add(work)
-        work.add_done_callback(self._under_way.discard)
+        work.add_done_callback(self._taken_in)
         return await asyncio.shield(work)
+
+    def _taken_in(self, work: asyncio.Task[Receipt]) -> None:
+        self._under_way.discard(work)
+        if not work.cancelled():
+            work.exception()  # its adapter may have been cancelled: nobody else hears of it then
 
     async def _deliver(self, message: InboundMessage) -> Receipt:
         may_claim = self._lanes.reserve()
@@ -289,6 +296,7 @@ class Gateway:
                 now,
                 context_messages=self._settings.agent.context_messages,
                 recent=self._hot.tail(session.id),
+                node=self._node,
             )
         return _Taken(
             Receipt("accepted"),

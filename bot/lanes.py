@@ -23,6 +23,8 @@ from sessions.models import Claim
 log = structlog.get_logger()
 
 _STORE_RETRY_S = 1.0
+_LOOK_S = 1.0
+"""How often one looks for what other nodes took in; a hint comes sooner, but may be lost."""
 
 
 class TurnRunner(Protocol):
@@ -49,7 +51,12 @@ class Lanes:
         notice_after_s: float,
         now: Callable[[], int] = lambda: int(time.time() * 1000),
         hot: HotSessions | None = None,
+        node: str | None = None,
+        may_run: Callable[[], bool] = lambda: True,
     ) -> None:
+        """With a `node` there are others on the same database; `may_run` then says whether turns are this one's affair just now."""
+        self._node = node
+        self._may_run = may_run
         self._database = database
         self._hot = HotSessions(0) if hot is None else hot
         self._runner = runner
@@ -86,12 +93,44 @@ class Lanes:
             self.notify(session_id)
         return len(sessions)
 
+    async def share(self) -> None:
+        """Run what waits, whichever node took it in, and what nodes that are gone had begun: until cancelled.
+
+        Between nodes the rows are all there is. A session is asked for when it waits; whoever comes second finds it taken.
+        """
+        await self._database.write(lambda tx: inbox.advance_ids(tx, self._now()))
+        while True:
+            try:
+                await self.look()
+            except StoreError as error:
+                log.error("lanes.look_failed", reason=error.reason)
+            await asyncio.sleep(_LOOK_S)
+
+    async def look(self) -> None:
+        """One look at what waits, at what was abandoned, and at what is to stop. Raises: StoreError."""
+        node = self._node
+        if node is None or self._is_draining:
+            return
+        if await self._database.read(inbox.is_abandoned):
+            taken_back = await self._database.write(inbox.recover_abandoned)
+            log.warning("lanes.turns_taken_back", turns=taken_back)
+        ready, stopped = await self._database.read(
+            lambda tx: (inbox.sessions_ready(tx, 2 * self._max_running), inbox.cancelled_elsewhere(tx, node))
+        )
+        if stopped:
+            self.stop(stopped)
+        for session_id in ready:
+            if session_id not in self._running:
+                self.notify(session_id)
+
     def _recover_rows(self, tx: Transaction) -> None:
         inbox.advance_ids(tx, self._now())
         inbox.recover(tx)
 
     def notify(self, session_id: SessionId) -> None:
         """This session may have a turn to run."""
+        if not self._may_run():
+            return  # another node looks for it
         if session_id in self._running:
             self._again.add(session_id)
         elif session_id not in self._is_ready:
@@ -104,7 +143,12 @@ class Lanes:
 
         Only if nobody waits: a newcomer must not overtake.
         """
-        if self._is_draining or self._ready or len(self._running) + self._reserved >= self._max_running:
+        if (
+            self._is_draining
+            or self._ready
+            or not self._may_run()
+            or len(self._running) + self._reserved >= self._max_running
+        ):
             return False
         self._reserved += 1
         return True
@@ -198,7 +242,8 @@ class Lanes:
         has_more = False
         while claim is not None:
             claim, has_more = await self._runner.run(
-                claim, may_continue=lambda: not self._ready and not self._is_draining
+                claim,
+                may_continue=lambda: not self._ready and not self._is_draining and self._may_run(),
             )
         if has_more:
             self._again.add(session_id)  # to the end of the line
@@ -213,6 +258,7 @@ class Lanes:
                         self._now(),
                         context_messages=self._context_messages,
                         recent=self._hot.tail(session_id),
+                        node=self._node,
                     )
                 )
             except StoreError as error:

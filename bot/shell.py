@@ -64,9 +64,10 @@ def load(
     roles: str | None = None,
 ) -> Loaded:
     """The settings, or an end with what is wrong with them."""
+    words = None if roles is None else [word.strip() for word in roles.split(",") if word.strip()]
     try:
         return load_sources(
-            config, overrides={"log.level": log_level, "log.format": log_format, "node.roles": roles}
+            config, overrides={"log.level": log_level, "log.format": log_format, "node.roles": words}
         )
     except ConfigErrors as errors:
         fail(CONFIGURATION, *errors.lines())

@@ -80,6 +80,8 @@ def _answered(trace: Trace) -> list[str]:
             for name, calls in used.items()
         )
         facts.append(f"tools: {tools}")
+    if turn.get("node"):
+        facts.append(f"on node {turn['node']}")
     if turn["attempts"] > 1:
         facts.append(f"started {turn['attempts']} times")
     word = "answered" if turn["status"] == "completed" else turn["status"]

@@ -162,8 +162,10 @@ class Turns:
         observe: Callable[[str, float], None] = lambda _status, _seconds: None,
         hot: HotSessions | None = None,
         on_due: Callable[[SessionId], None] = lambda _session_id: None,
+        node: str | None = None,
     ) -> None:
-        """`on_due` is told of sessions whose older messages may have to be summarised."""
+        """`on_due` is told of sessions whose older messages may have to be summarised; `node` is this one, if there are others."""
+        self._node = node
         self._database = database
         self._hot = HotSessions(0) if hot is None else hot
         self._on_due = on_due
@@ -453,7 +455,9 @@ class Turns:
             )  # mostly not, and a claim costs more than a look
             if not (may_claim and has_more):
                 return None, has_more, is_settled, tail, waiting
-            following = inbox.claim(tx, claim.session_id, now, context_messages=tail.asked, recent=tail)
+            following = inbox.claim(
+                tx, claim.session_id, now, context_messages=tail.asked, recent=tail, node=self._node
+            )
             return following, False, is_settled, tail, waiting
 
         following, has_more, is_settled, tail, waiting = await self._durably(store)

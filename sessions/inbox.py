@@ -17,6 +17,7 @@ from sessions.database.base import Row, Transaction, row_lock
 from sessions.database.values import as_json
 from sessions.errors import SessionClosed, StaleClaim
 from sessions.hot import Tail
+from sessions.leases import database_now
 from sessions.models import (
     Address,
     Claim,
@@ -250,15 +251,69 @@ def recover(tx: Transaction) -> int:
     return tx.execute(f"UPDATE turns SET status = 'queued' WHERE status = 'running' AND {_UNFINISHED}")
 
 
+def recover_abandoned(tx: Transaction) -> int:
+    """Turns of nodes that are gone, or have not been heard of for a lease, go back to their place. Gives how many.
+
+    Such a node may still work on one: the next claim's epoch refuses its result.
+    """
+    return tx.execute(
+        f"UPDATE turns SET status = 'queued' WHERE status = 'running' AND {_UNFINISHED} AND NOT EXISTS (SELECT 1 FROM leases l"
+        f" WHERE l.account = turns.node AND l.kind = 'run' AND l.ends_at > {database_now(tx)})"
+    )
+
+
+def is_abandoned(tx: Transaction) -> bool:
+    """Whether there is anything for `recover_abandoned`."""
+    return (
+        tx.row(
+            f"SELECT 1 AS x FROM turns WHERE status = 'running' AND {_UNFINISHED} AND NOT EXISTS (SELECT 1 FROM leases l"
+            f" WHERE l.account = turns.node AND l.kind = 'run' AND l.ends_at > {database_now(tx)}) LIMIT 1"
+        )
+        is not None
+    )
+
+
+def sessions_ready(tx: Transaction, limit: int) -> list[SessionId]:
+    """Sessions of which a turn could be run now, the longest waiting first."""
+    return [
+        row["session_id"]
+        for row in tx.rows(
+            f"SELECT t.session_id, MIN(t.queued_at) AS since FROM turns t WHERE t.status = 'queued' AND t.{_UNFINISHED}"
+            " AND NOT EXISTS (SELECT 1 FROM turns r WHERE r.session_id = t.session_id AND r.status = 'running'"
+            f" AND r.{_UNFINISHED}) GROUP BY t.session_id ORDER BY since LIMIT :limit",
+            {"limit": limit},
+        )
+    ]
+
+
+def cancelled_elsewhere(tx: Transaction, node: str) -> list[TurnId]:
+    """Turns that run on a node and that somebody asked to stop, wherever that was heard."""
+    return [
+        row["id"]
+        for row in tx.rows(
+            f"SELECT id FROM turns WHERE status = 'running' AND {_UNFINISHED} AND node = :node"
+            " AND cancel_requested_at IS NOT NULL",
+            {"node": node},
+        )
+    ]
+
+
 def claim(
-    tx: Transaction, session_id: SessionId, now: int, *, context_messages: int, recent: Tail | None = None
+    tx: Transaction,
+    session_id: SessionId,
+    now: int,
+    *,
+    context_messages: int,
+    recent: Tail | None = None,
+    node: str | None = None,
 ) -> Claim | None:
-    """Take the first turn of a lane to run it; None if one is running already or nothing waits.
+    """Take the first turn of a lane to run it (on that node); None if one is running already or nothing waits.
 
     `recent` is what is remembered of the session's end: taken if the session says that it still holds, else read anew.
     """
     row = tx.row(
-        "UPDATE turns SET status = 'running', epoch = epoch + 1, attempts = attempts + 1, started_at = :now WHERE id = ("
+        "UPDATE turns SET status = 'running', epoch = epoch + 1, attempts = attempts + 1, started_at = :now, node = :node"
+        " WHERE id = ("
         " SELECT t.id FROM turns t WHERE t.session_id = :session AND t.status = 'queued'"
         f" AND t.{_UNFINISHED} AND NOT EXISTS"
         " (SELECT 1 FROM turns r WHERE r.session_id = :session AND r.status = 'running'"
@@ -266,7 +321,7 @@ def claim(
         # Said again for the row itself: another node may have taken it since the head of the lane was looked up.
         " ORDER BY t.position LIMIT 1) AND status = 'queued'"
         " RETURNING id, position, epoch, attempts, queued_at, cancel_requested_at, inbox_id",
-        {"now": now, "session": session_id},
+        {"now": now, "session": session_id, "node": node},
     )
     if row is None:
         return None

@@ -12,7 +12,10 @@ from config.names import AccountId
 from sessions.database.base import Transaction
 from sessions.errors import StaleLease
 
-LeaseKind = Literal["hear", "send", "upkeep"]
+LeaseKind = Literal["hear", "send", "upkeep", "run"]
+"""The first three are for one node at a time. Each node has a `run` of its own, with its name as the account: as long as it lasts, the
+turns that the node has taken are under way."""
+_NODES_KEPT_MS: Final = 3_600_000
 NO_ACCOUNT: Final = AccountId("")
 """The account of a lease for work that belongs to none."""
 
@@ -35,7 +38,7 @@ class Lease:
 
 def claim(tx: Transaction, name: LeaseName, node: str, lease_ms: int) -> Lease | None:
     """Take a lease that nobody holds (any more); None while somebody does, this node included."""
-    now = _now(tx)
+    now = database_now(tx)
     values = {"account": name.account, "kind": name.kind, "node": node, "length": lease_ms}
     # Looked at first: an upsert would lock a row that is somebody's, and hold up its renewal.
     held = tx.row(
@@ -56,7 +59,7 @@ def claim(tx: Transaction, name: LeaseName, node: str, lease_ms: int) -> Lease |
 
 def renew(tx: Transaction, held: Sequence[Lease], lease_ms: int) -> list[Lease]:
     """Make leases last for their full length again. Gives those that are still this node's; the others are lost."""
-    now = _now(tx)
+    now = database_now(tx)
     return [
         lease
         for lease in held
@@ -73,6 +76,13 @@ def release(tx: Transaction, lease: Lease) -> None:
     tx.execute(
         "UPDATE leases SET ends_at = 0 WHERE account = :account AND kind = :kind AND node = :node AND epoch = :epoch",
         _values(lease),
+    )
+
+
+def forget_nodes(tx: Transaction) -> int:
+    """Remove the `run` leases of processes that are gone: their names do not come again. Gives how many."""
+    return tx.execute(
+        f"DELETE FROM leases WHERE kind = 'run' AND ends_at < {database_now(tx)} - {_NODES_KEPT_MS}"
     )
 
 
@@ -96,7 +106,7 @@ def holders(tx: Transaction) -> dict[LeaseName, str]:
     """Who holds what just now."""
     return {
         LeaseName(row["kind"], row["account"]): row["node"]
-        for row in tx.rows(f"SELECT account, kind, node FROM leases WHERE ends_at > {_now(tx)}")
+        for row in tx.rows(f"SELECT account, kind, node FROM leases WHERE ends_at > {database_now(tx)}")
     }
 
 
@@ -109,7 +119,7 @@ def _values(lease: Lease) -> dict[str, object]:
     }
 
 
-def _now(tx: Transaction) -> str:
+def database_now(tx: Transaction) -> str:
     """The database's own time in milliseconds, as an expression. It moves on while a transaction waits for a row."""
     if tx.dialect == "sqlite":
         return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"

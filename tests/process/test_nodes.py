@@ -1,9 +1,17 @@
 """Two and three nodes on one PostgreSQL database: one owner for each account, and the next takes over when it is gone."""
 
+import asyncio
 import contextlib
+import signal
+import time
+
+import psycopg
+import pytest
 
 from tests import postgres
+from tests.fakes.severing import SeveringRelay
 from tests.process.counterparties import PEOPLE
+from tests.process.daemon import eventually
 from tests.process.invariants import check
 from tests.process.nodes import LEASE_S, Fleet, answered_after
 from tests.process.talk import Talk
@@ -19,9 +27,9 @@ async def fleet(folder, platform="telegram", **sections):
             yield nodes, await Talk.begin(people, 3)
 
 
-async def findings_of(nodes, talk, *, excused=()):
+async def violations(nodes, talk, *, excused=()):
     people = nodes.people
-    return check(
+    findings = check(
         nodes.url,
         f"{people.platform.name}.main",
         people.platform,
@@ -31,15 +39,118 @@ async def findings_of(nodes, talk, *, excused=()):
         secrets=people.secrets,
         excused=excused,
     )
+    return findings.violations
 
 
-async def test_the_next_node_takes_over_after_kill_9(tmp_path):
-    """The owner dies: within the lease and five seconds the other node hears and answers, and nothing is lost."""
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+async def test_the_next_node_takes_over(tmp_path, fault):
+    """The owner dies or freezes in the middle of a turn: within the lease and five seconds the other node answers, that turn too."""
     async with fleet(tmp_path) as (nodes, talk):
         await nodes.start("one", "two")
         owner, other = await nodes.owner()
         await answered_after(talk, owner)
-        owner.kill()
+        await talk.say(talk.chats[1], "delay=1")
+        await eventually(
+            lambda: nodes.rows("SELECT 1 FROM turns WHERE status = 'running'"), timeout_s=5, what="running"
+        )
+        owner.send(fault)
         assert await answered_after(talk, other) < TAKEOVER_S
         assert (await nodes.owner())[0] is other
-        assert (await findings_of(nodes, talk)).violations == []
+        if fault == signal.SIGSTOP:  # it wakes up, finds its leases gone, and what it still has is refused
+            owner.send(signal.SIGCONT)
+            await eventually(
+                lambda: asyncio.to_thread(owner.said, "node.lease_lost"),
+                timeout_s=10,
+                what="its loss noticed",
+            )
+            await answered_after(talk, other)
+            assert (await nodes.owner())[0] is other
+            assert await owner.stop() == 0
+        assert await other.stop() == 0
+        assert await violations(nodes, talk) == []
+
+
+async def test_a_node_that_stops_gives_its_accounts_back(tmp_path):
+    """SIGTERM at the owner: the other hears long before the lease could end, the running turn is finished, nothing is lost."""
+    async with fleet(tmp_path, node={"lease_s": 60}) as (nodes, talk):
+        await nodes.start("one", "two")
+        owner, other = await nodes.owner()
+        await answered_after(talk, owner)
+        await talk.say(talk.chats[1], "delay=1")
+        await eventually(
+            lambda: nodes.rows("SELECT 1 FROM turns WHERE status = 'running'"), timeout_s=5, what="running"
+        )
+        owner.send(signal.SIGTERM)
+        assert await answered_after(talk, other) < 6
+        assert await owner.ended() == 0
+        await talk.wait_answered(other, timeout_s=10)
+        assert (await nodes.owner())[0] is other
+        assert await other.stop() == 0
+        assert await violations(nodes, talk) == []
+
+
+async def test_one_node_polls_at_any_time(tmp_path):
+    """Two nodes, one token: Telegram never meets a second poller, at the start, in peace and at a handover."""
+    async with fleet(tmp_path) as (nodes, talk):
+        await nodes.start("one", "two")
+        owner, other = await nodes.owner()
+        await answered_after(talk, owner)
+        await owner.stop()
+        await answered_after(talk, other)
+        await nodes.nodes[owner.config.stem].start()
+        await answered_after(talk, other)
+        assert not any(
+            node.said("adapter.conflict_found", since_start=False) for node in nodes.nodes.values()
+        )
+        report = await nodes.nodes[owner.config.stem].readiness()
+        account = report["accounts"]["telegram.main"]
+        assert (report["status"], account["state"]) == ("ready", "elsewhere")
+        assert account["heard_by"].startswith(other.config.stem)
+
+
+async def test_a_fleet_with_divided_roles_answers(tmp_path):
+    """One node hears, another runs the turns, a third sends: what is said is answered, and each does its part only."""
+    async with fleet(tmp_path, "memory") as (nodes, talk):
+        for role in ("intake", "turns", "delivery"):
+            nodes.add(role).launch("--roles", role)
+        for node in nodes.nodes.values():
+            await node.wait_ready()
+        for chat in talk.chats:
+            await talk.say(chat)
+        await talk.wait_answered(nodes.nodes["delivery"], timeout_s=15)
+        ran = await nodes.rows("SELECT DISTINCT node FROM turns")
+        assert [row["node"].rpartition(".")[0] for row in ran] == ["turns"]
+        holders = [await nodes.holder(kind) for kind in ("hear", "send", "upkeep")]
+        assert holders == ["intake", "delivery", "turns"]
+        await talk.say(talk.chats[0], "delay=30")
+        await eventually(
+            lambda: nodes.rows("SELECT 1 FROM turns WHERE status = 'running'"), timeout_s=5, what="running"
+        )
+        began = time.monotonic()
+        await nodes.people.say(talk.chats[0], "/stop")
+        await eventually(
+            lambda: nodes.rows("SELECT 1 FROM turns WHERE status = 'cancelled'"), timeout_s=5, what="stopped"
+        )
+        assert time.monotonic() - began < 4
+        assert [await node.stop() for node in nodes.nodes.values()] == [0, 0, 0]
+
+
+async def test_a_node_without_its_database_stops_in_time(tmp_path):
+    """The network between the owner and the database is cut: it stops hearing, says so, the other takes over, and it heals."""
+    async with fleet(tmp_path) as (nodes, talk):
+        port = psycopg.conninfo.conninfo_to_dict(nodes.url)["port"]
+        with SeveringRelay(int(port)) as relay:
+            owner = nodes.add("one", database_url=nodes.url.replace(f":{port}/", f":{relay.port}/"))
+            await owner.start()
+            await answered_after(talk, owner)
+            (other,) = await nodes.start("two")
+            relay.fall_silent()
+            assert await answered_after(talk, other) < TAKEOVER_S
+            assert await owner.status("/readyz") == 503
+            assert "failed" in (await owner.readiness())["store"]
+            relay.recover()
+            await owner.wait_ready(timeout_s=20)
+            await answered_after(talk, other)
+            assert await owner.stop() == 0
+        assert await other.stop() == 0
+        assert await violations(nodes, talk) == []
