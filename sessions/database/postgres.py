@@ -200,6 +200,13 @@ class PostgresDatabase:
         await database._start(lambda: database._look(keys, reader_role))
         return database
 
+    @classmethod
+    async def bring_up_to_date(cls, url: str, *, reader_role: str | None = None) -> None:
+        """Migrate the schema and set up row security, without a look at what is in it. Raises: as `open`, but for keys."""
+        database = cls(Connections(url, Limits()), writers=1, readers=1)
+        await database._start(lambda: database._prepare(int(time.time() * 1000), None, reader_role))
+        await database.close()
+
     async def _start(self, check: Callable[[], None]) -> None:
         try:
             await self._in_thread(self._writers, check)
@@ -388,7 +395,7 @@ class PostgresDatabase:
             return unknown
         return translated(error, self.where)
 
-    def _prepare(self, now: int, keys: Sequence[str], reader_role: str | None) -> None:
+    def _prepare(self, now: int, keys: Sequence[str] | None, reader_role: str | None) -> None:
         """Check that the database is ours and the keys fit, and migrate it. Runs in a writer's thread."""
         try:
             while self._migrate_once(now):
@@ -396,7 +403,8 @@ class PostgresDatabase:
             with self._connections.lent() as connection:
                 connection.execute("BEGIN")
                 connection.execute("SELECT pg_advisory_xact_lock($1)", [_MIGRATION_LOCK])
-                self.seal = begin_seal(PostgresTransaction(connection), keys, now)
+                if keys is not None:
+                    self.seal = begin_seal(PostgresTransaction(connection), keys, now)
                 self.row_security = postgres_scopes.set_up(connection, reader_role)
                 connection.execute("COMMIT")
                 if not self.row_security.is_on:
