@@ -15,7 +15,7 @@ import typer
 from adapters.errors import StartError
 from adapters.registry import AdapterUnavailable
 from bot import app as daemon
-from bot import context_cli, history_cli, keeping_cli, roles_cli, shell, story
+from bot import context_cli, history_cli, keeping_cli, moving_cli, roles_cli, shell, story
 from bot import doctor as examination
 from bot.catalogue import CatalogueError
 from bot.quarantine_cli import quarantine_cli
@@ -28,7 +28,6 @@ from bot.shell import load as _load
 from config import logging as logs
 from config import report
 from config.errors import ConfigError
-from config.settings import LogSettings
 from config.sources import Loaded
 from sessions import history
 from sessions.database.base import Database
@@ -46,6 +45,7 @@ cli.add_typer(sessions_cli, name="sessions")
 sessions_cli.command("context")(context_cli.show_context)
 sessions_cli.command("resummarise")(context_cli.resummarise)
 keeping_cli.register(cli)
+cli.command()(moving_cli.migrate)
 roles_cli.register()
 cli.add_typer(quarantine_cli, name="quarantine")
 cli.command()(history_cli.search)
@@ -132,20 +132,6 @@ def doctor(config: ConfigOption = None) -> None:
         typer.echo(finding.line())
     if any(not finding.is_good for finding in findings):
         raise typer.Exit(UNAVAILABLE)
-
-
-@cli.command()
-def migrate(config: ConfigOption = None) -> None:
-    """Bring the database up to date; a snapshot of the old one is kept beside it."""
-    loaded = _load(config)
-    logs.configure(LogSettings(level="warning"), beside_output=True)
-
-    async def work() -> None:
-        database = await daemon.open_database(loaded.settings)
-        await database.close()
-
-    _finish(work())
-    typer.echo("The database is up to date.")
 
 
 @cli.command()

@@ -136,6 +136,11 @@ async def _server(loaded: Loaded) -> Finding:
         return Finding(False, "database", error.reason, error.hint)
     assert about is not None
     what = f"PostgreSQL {about['version']}, database {about['name']!r}"
+    if security.is_on:
+        what, hint = f"{what} under row security ({security.role})", ""
+    else:
+        what = f"{what} without row security ({security.reason})"
+        hint = "People are kept apart by the filter of each read alone; docs/howto/postgresql.md says how to have both."
     if about["is_standby"]:
         return Finding(
             False, "database", f"{what} is a standby and read-only", "Point database_url at the primary."
@@ -143,12 +148,7 @@ async def _server(loaded: Loaded) -> Finding:
     if about["fsync"] != "on":
         hint = "Set fsync = on in postgresql.conf: without it a power cut loses what was accepted."
         return Finding(False, "database", f"{what} does not wait for its disk", hint)
-    filtered = (
-        f"row security by {security.role}"
-        if security.is_on
-        else f"no row security ({security.reason}): reads are kept apart by their own filter alone, see docs/howto/postgresql.md"
-    )
-    return Finding(True, "database", f"{what} has today's schema and answers in {took_ms:.0f} ms; {filtered}")
+    return Finding(True, "database", f"{what} has today's schema and answers in {took_ms:.0f} ms", hint)
 
 
 async def _port(host: str, port: int) -> Finding:

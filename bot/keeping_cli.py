@@ -17,8 +17,8 @@ import orjson
 import typer
 
 from bot import app as daemon
+from bot import moving_cli, shell
 from bot import retention as forgetting
-from bot import shell
 from bot.reports import escaped
 from bot.shell import UNAVAILABLE, USAGE, ConfigOption, JsonOption, progress_bar
 from bot.transfer_cli import ForceOption, person_named
@@ -195,7 +195,9 @@ def backup(
 ) -> None:
     """Copy the whole database to a file, also while a daemon runs, and look through the copy."""
     loaded = shell.load(config)
-    _no_server(loaded.settings.database_url, file, is_restore=False)
+    if moving_cli.is_server(loaded.settings.database_url):
+        moving_cli.backup_server(loaded, file, force=force, as_json=as_json)
+        return
     from sessions.database import backup as files
 
     async def work() -> Any:
@@ -216,12 +218,17 @@ def backup(
 
 def restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="On a server: replace what the database holds.")
+    ] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put a backup in the place of the database; the old one is kept beside it. Not while a daemon runs."""
+    """Put a backup in the place of the database; an old file is kept beside it. Not while a daemon runs."""
     loaded = shell.load(config)
-    _no_server(loaded.settings.database_url, file, is_restore=True)
+    if moving_cli.is_server(loaded.settings.database_url):
+        moving_cli.restore_server(loaded, file, force=force, as_json=as_json)
+        return
     from sessions.database import backup as files
 
     async def work() -> Any:
@@ -339,22 +346,6 @@ def register(cli: typer.Typer) -> None:
     cli.add_typer(keys_cli, name="keys")
     for command in (backup, restore, verify, salvage):
         cli.command(command.__name__)(command)
-
-
-def _no_server(url: str, file: Path, *, is_restore: bool) -> None:
-    """A database on a server is copied with the server's own tools."""
-    if not url.startswith(("postgresql://", "postgres://")):
-        return
-    from sessions.database.backup import postgres_command
-
-    word = "restore" if is_restore else "backup"
-    shell.fail(
-        UNAVAILABLE,
-        f"{word}: the database is on a PostgreSQL server; run there or anywhere that reaches it:",
-        postgres_command(url, file, is_restore=is_restore),
-        "The password is read from ~/.pgpass or PGPASSWORD."
-        + (" Stop every node first." if is_restore else ""),
-    )
 
 
 def _day(at: int) -> str:

@@ -321,6 +321,13 @@ def _reader() -> str:
     return security.role
 
 
+@contextlib.contextmanager
+def connected(url: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """A plain connection, for a look from outside."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
+
+
 def skip_without_server() -> None:
     """For tests that can do without: say why there is no PostgreSQL."""
     try:

@@ -1,12 +1,11 @@
 """Whole copies of a SQLite store: taken beside a running daemon, checked, and put back.
 
 Owns the files. A copy is only named as asked for once it is complete, on disk and found sound; what a restore replaces is kept
-beside. PostgreSQL has tools of its own for this: `postgres_command` says which.
+beside. A backup of a server's database is such a file, too: `moving.py` makes it.
 """
 
 import contextlib
 import os
-import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -126,20 +125,6 @@ def inspect(path: Path) -> Copy:
         sessions = connection.execute("SELECT COUNT(*) FROM sessions").fetchone()[0]
         messages = connection.execute("SELECT COUNT(*) FROM messages").fetchone()[0]
     return Copy(path, path.stat().st_size, version, sessions, messages)
-
-
-def postgres_command(url: str, file: Path, *, is_restore: bool) -> str:
-    """The line to run for a database on a server. The password is left to ~/.pgpass or PGPASSWORD."""
-    from urllib.parse import urlsplit, urlunsplit
-
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")
-    user = host[0].partition(":")[0]
-    bare = urlunsplit(parts._replace(netloc=f"{user}@{host[2]}" if user else host[2]))
-    if is_restore:
-        options = "--clean --if-exists --no-owner --single-transaction"
-        return f"pg_restore {options} --dbname={shlex.quote(bare)} {shlex.quote(str(file))}"
-    return f"pg_dump --format=custom --no-owner --file={shlex.quote(str(file))} {shlex.quote(bare)}"
 
 
 def _check_owner(connection: sqlite3.Connection, path: Path) -> None:

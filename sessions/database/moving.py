@@ -43,7 +43,7 @@ OWN: Final[Mapping[str, frozenset[str]]] = {
 """Tables that only one kind has, and makes by itself from the others."""
 
 _BUSY_S: Final = 10.0
-_LEAVING_TRIES: Final = 20
+_LEAVING_TRIES: Final = 50
 
 DIFFERENT: Final = {"statistics_changes": {"id"}}
 """Columns that only one kind has."""

@@ -21,8 +21,8 @@ from sessions.database.postgres_connections import Connections, Limits
 Values = tuple[Any, ...]
 BATCH: Final = 2000
 
-_IN_BETWEEN: Final = frozenset({"statistics_buckets", "search_progress", "schema_version", "sqlite_sequence"})
-"""What each database has of its own."""
+_OWN: Final = frozenset({"statistics_buckets", "search_progress", "schema_version", "leases"})
+"""What each database has of its own, or what ends with the nodes that worked there."""
 
 
 class End(Protocol):
@@ -71,7 +71,7 @@ class FileEnd:
         return {
             name: sorted(row[1] for row in self._connection.execute(f"PRAGMA table_info({name})"))
             for name in sorted(names)
-            if name not in _IN_BETWEEN
+            if name not in _OWN
         }
 
     def count(self, table: str) -> int:
@@ -136,7 +136,7 @@ class ServerEnd:
             " WHERE c.relkind = 'r' AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())"
             " AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY 1, 2"
         ):
-            if table not in _IN_BETWEEN:
+            if table not in _OWN:
                 found.setdefault(table, []).append(column)
         return {table: sorted(columns) for table, columns in found.items()}
 

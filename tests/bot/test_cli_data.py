@@ -248,22 +248,6 @@ def test_backup_restore_verify_and_salvage(full):
     assert "exists already" in full.run("salvage", "damaged.db", "saved.db", status=69)
 
 
-def test_a_database_on_a_server_is_left_to_its_tools(shell):
-    """For PostgreSQL backup and restore print the line to run, without the password."""
-    environment = shell.environment() | {"PALAVER_DATABASE_URL": "postgresql://me:hidden-word@db/palaver"}
-    for command, program in (("backup", "pg_dump"), ("restore", "pg_restore")):
-        done = subprocess.run(
-            [SCRIPT, command, "x.dump"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        assert done.returncode == 69
-        assert program in done.stderr and "hidden-word" not in done.stderr
-
-
 def test_beside_an_owner_reading_works_and_writing_says_what_to_do(full):
     """While another process owns the file, commands that read do, and those that write name it and exit 69."""
 

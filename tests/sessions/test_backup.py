@@ -162,17 +162,6 @@ async def test_what_is_no_sound_backup_is_refused_before_anything_is_touched(pat
     assert await content(path) == raw
 
 
-def test_a_server_is_copied_with_its_own_tools():
-    """The line for PostgreSQL is complete, quoted, and holds no password."""
-    url = "postgresql://palaver:very-secret@db.example.org:5433/palaver?sslmode=require"
-    line = backup.postgres_command(url, Path("my copy.dump"), is_restore=False)
-    assert line == (
-        "pg_dump --format=custom --no-owner --file='my copy.dump'"
-        " 'postgresql://palaver@db.example.org:5433/palaver?sslmode=require'"
-    )
-    assert "very-secret" not in backup.postgres_command(url, Path("x"), is_restore=True)
-
-
 # looking for damage
 
 
