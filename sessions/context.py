@@ -206,6 +206,8 @@ class _Composer:
         return self._notes_cost + sum(self._costs) + sum(self._step_costs) <= self._room
 
     def _of(self, count: int) -> int:
+        if self._ratio == 1:  # nothing was learned of this provider yet
+            return count
         return -(-round(count * self._ratio * 1000) // 1000)
 
     def _of_message(self, count: int) -> int:
