@@ -1,7 +1,8 @@
 """Lifecycle, contents and forks against a model in memory: whatever happens in whatever order, both say the same.
 
 Two people each have one key; messages come and are answered, sessions are paused, resumed, ended, archived, deleted, forked,
-named and cleaned up, and hold notebooks, variables and tasks. After each step every row is compared with a few dictionaries.
+named and cleaned up, have idle times of their own, and hold notebooks, integrations, variables, metadata and tasks. After each
+step every row is compared with a few dictionaries.
 """
 
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from sessions import cleanup, contents, forking, inbox, lifecycle
+from sessions.contents import LinkKind
 from sessions.errors import IllegalTransition, SessionNotFound
 from sessions.lifecycle import Doer
 from sessions.scope import OperatorScope, PersonScope
@@ -22,6 +24,7 @@ from tests.sessions.stores import TRANSACTIONS
 EVERYTHING = OperatorScope()
 USERS = ("ann", "bob")
 PICK = st.integers(0, 99)
+KINDS = st.sampled_from(["notebook", "integration"])
 NAMES = st.sampled_from(["alpha", "beta", "gamma"])
 RULES = {"expire_after_ms": DAY, "archive_after_ms": 7 * DAY, "delete_after_ms": 30 * DAY}
 EXAMPLES = {"sqlite": 60, "postgresql": 6}
@@ -35,7 +38,9 @@ class ModelSession:
     reason: str | None = None
     title: str | None = None
     said: list[str] = field(default_factory=list)
-    links: list[str] = field(default_factory=list)
+    links: dict[str, list[str]] = field(default_factory=lambda: {"notebook": [], "integration": []})
+    metadata: dict[str, int] = field(default_factory=dict)
+    idle_ms: int | None = None
     variables: dict[str, int] = field(default_factory=dict)
     tasks: list[str] = field(default_factory=list)
     task: str | None = None
@@ -52,6 +57,11 @@ class ModelSession:
         if status == "paused":
             self.ended_at = None
         self.status, self.reason = status, reason
+
+    def is_idle(self, now: int) -> bool:
+        """For longer than it may be, by its own time or else by the rule for all."""
+        idle_ms = DAY if self.idle_ms is None else self.idle_ms
+        return bool(idle_ms) and now - self.active_at > idle_ms
 
 
 class ContentsMachine(RuleBasedStateMachine):
@@ -96,7 +106,7 @@ class ContentsMachine(RuleBasedStateMachine):
         before = self.live(user)
         if before is not None and before.status == "paused":
             return
-        if before is not None and self.now - before.active_at > DAY:
+        if before is not None and before.is_idle(self.now):
             before.move("ended", "abandoned" if before.task else "expired", self.now)
             before = None
         queued = arrive(self.tx, message, now=self.now)
@@ -165,7 +175,9 @@ class ContentsMachine(RuleBasedStateMachine):
             user,
             title=one.title,
             said=said,
-            links=list(one.links),
+            links={kind: list(names) for kind, names in one.links.items()},
+            metadata=dict(one.metadata),
+            idle_ms=one.idle_ms,
             variables=dict(one.variables),
             tasks=[one.task] if one.task else [],
             task=one.task,
@@ -177,18 +189,31 @@ class ContentsMachine(RuleBasedStateMachine):
         if (one := self.pick(number)) is not None:
             one.title = contents.set_title(self.tx, one.id, title)
 
-    @rule(number=PICK, name=NAMES, is_added=st.booleans())
-    def link(self, number: int, name: str, is_added: bool) -> None:
+    @rule(number=PICK, patch=st.dictionaries(NAMES, st.none() | st.integers(0, 3), max_size=2))
+    def patch(self, number: int, patch: dict[str, int | None]) -> None:
+        if (one := self.pick(number)) is not None:
+            left = {name: value for name, value in (one.metadata | patch).items() if value is not None}
+            one.metadata = left  # type: ignore[assignment]  # None is gone
+            assert contents.merge_metadata(self.tx, one.id, patch) == left
+
+    @rule(number=PICK, idle_ms=st.sampled_from([None, 0, DAY // 12, 9 * DAY]))
+    def idle_time(self, number: int, idle_ms: int | None) -> None:
+        if (one := self.pick(number)) is not None:
+            lifecycle.set_expiry(self.tx, one.id, idle_ms)
+            one.idle_ms = idle_ms
+
+    @rule(number=PICK, kind=KINDS, name=NAMES, is_added=st.booleans())
+    def link(self, number: int, kind: LinkKind, name: str, is_added: bool) -> None:
         one = self.pick(number)
         if one is None:
             return
         self.now += 1
         if is_added:
-            assert contents.add_link(self.tx, one.id, "notebook", name, self.now) is (name not in one.links)
-            one.links += [name] if name not in one.links else []
+            assert contents.add_link(self.tx, one.id, kind, name, self.now) is (name not in one.links[kind])
+            one.links[kind] += [name] if name not in one.links[kind] else []
         else:
-            assert contents.remove_link(self.tx, one.id, "notebook", name) is (name in one.links)
-            one.links = [link for link in one.links if link != name]
+            assert contents.remove_link(self.tx, one.id, kind, name) is (name in one.links[kind])
+            one.links[kind] = [link for link in one.links[kind] if link != name]
 
     @rule(number=PICK, name=NAMES, value=st.none() | st.integers(0, 3))
     def variable(self, number: int, name: str, value: int | None) -> None:
@@ -223,7 +248,7 @@ class ContentsMachine(RuleBasedStateMachine):
         while cleanup.clean_up(self.tx, self.now, **RULES):
             pass
         for one in list(self.model.values()):
-            if one.status in ("active", "paused") and one.active_at < self.now - DAY:
+            if one.status in ("active", "paused") and one.is_idle(self.now):
                 one.move("ended", "abandoned" if one.task else "expired", self.now)
             is_over = one.status in ("ended", "archived") and one.reason != "deleted"
             if is_over and one.ended_at is not None and one.ended_at < self.now - 30 * DAY:
@@ -250,7 +275,9 @@ class ContentsMachine(RuleBasedStateMachine):
             assert session.message_count == len(one.said)
             said = inbox.conversation_until(self.tx, one.id, 2**62, 10_000)
             assert [message.content for message in said] == one.said
-            assert contents.links(self.tx, one.id, EVERYTHING, "notebook") == one.links
+            for kind, names in one.links.items():
+                assert contents.links(self.tx, one.id, EVERYTHING, kind) == names
+            assert (session.metadata, session.expire_after_ms) == (one.metadata, one.idle_ms)
             assert contents.variables(self.tx, one.id, EVERYTHING) == one.variables
             assert [task.task for task in contents.tasks(self.tx, one.id, EVERYTHING)] == one.tasks[::-1]
             told = [
