@@ -25,7 +25,7 @@ from tests.sessions.records import (
     session_row,
     tool_call,
 )
-from tests.sessions.stores import DATABASES
+from tests.sessions.stores import DATABASES, TRANSACTIONS
 
 EVERYTHING = OperatorScope()
 RULES = {"expire_after_ms": DAY, "archive_after_ms": 7 * DAY, "delete_after_ms": 30 * DAY}
@@ -365,6 +365,16 @@ def test_a_session_may_have_an_idle_time_of_its_own(tx):
     assert live(NOW + 90 * DAY) == {"ever"}
     fork = forking.fork(tx, lifecycle.find(tx, ids["ever"], EVERYTHING), NOW + 90 * DAY)
     assert fork.session.expire_after_ms == 0
+
+
+def test_looking_for_own_idle_times_reads_only_sessions_that_have_one():
+    """A batch of the clean-up costs the same among a hundred thousand live sessions: it never walks over all of them."""
+    sql = f"EXPLAIN QUERY PLAN SELECT s.* FROM sessions s WHERE {cleanup._OWN_TIME_OVER} LIMIT 50"
+    with TRANSACTIONS["sqlite"]() as tx:
+        plan = [row["detail"] for row in tx.rows(sql, {"now": NOW})]
+    assert any("USING INDEX sessions_own_expiry (status=? AND expire_after_ms>?)" in step for step in plan), (
+        plan
+    )
 
 
 def test_never_means_never(tx):
