@@ -367,14 +367,31 @@ def test_a_session_may_have_an_idle_time_of_its_own(tx):
     assert fork.session.expire_after_ms == 0
 
 
+def plan_of(status, where, order, **limits):
+    """How SQLite looks for what is due."""
+    sql = f"EXPLAIN QUERY PLAN SELECT s.* FROM sessions s WHERE s.status = '{status}' AND {where} ORDER BY s.{order} LIMIT 9"
+    with TRANSACTIONS["sqlite"]() as tx:
+        return " / ".join(row["detail"] for row in tx.rows(sql, limits))
+
+
 def test_looking_for_own_idle_times_reads_only_sessions_that_have_one():
     """A batch of the clean-up costs the same among a hundred thousand live sessions: it never walks over all of them."""
-    sql = f"EXPLAIN QUERY PLAN SELECT s.* FROM sessions s WHERE {cleanup._OWN_TIME_OVER} LIMIT 50"
-    with TRANSACTIONS["sqlite"]() as tx:
-        plan = [row["detail"] for row in tx.rows(sql, {"now": NOW})]
-    assert any("USING INDEX sessions_own_expiry (status=? AND expire_after_ms>?)" in step for step in plan), (
-        plan
-    )
+    plan = plan_of("active", cleanup._OWN_TIME_OVER, "last_activity_at", now=NOW)
+    assert "USING INDEX sessions_own_expiry (status=? AND expire_after_ms>?)" in plan
+
+
+@pytest.mark.parametrize(
+    ("status", "where", "order", "limits"),
+    [
+        ("active", cleanup._INACTIVE, "last_activity_at", {"inactive": NOW}),
+        ("ended", cleanup._OLD, "ended_at", {"old": NOW}),
+        ("ended", cleanup._FINISHED, "ended_at", {"finished": NOW}),
+        ("ended", cleanup._DELETED, "ended_at", {"deleted": NOW}),
+    ],
+)
+def test_what_is_due_is_read_in_the_order_of_an_index(status, where, order, limits):
+    """Nothing is sorted: a batch costs the same however many are due."""
+    assert "TEMP B-TREE" not in plan_of(status, where, order, **limits)
 
 
 def test_never_means_never(tx):
