@@ -5,7 +5,6 @@ Owns arguments and words. The work is `sessions/retention.py`, `sealing.py`, `in
 
 import asyncio
 import shlex
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -91,9 +90,11 @@ def erase(
                 )
                 typer.confirm(f"Remove {escaped(who)} with {what} for good?", abort=True)
             pieces = await database.read(lambda tx: retention.samples(tx, person_id))
-            await database.write(lambda tx: retention.request_erase(tx, person_id, _now(), actor="operator"))
+            await database.write(
+                lambda tx: retention.request_erase(tx, person_id, shell.now(), actor="operator")
+            )
             with progress_bar("Forgetting"):
-                await forgetting.erase_people(database, _now, pause_s=0)
+                await forgetting.erase_people(database, shell.now, pause_s=0)
         with progress_bar("Writing the database anew"):
             await forgetting.overwrite_removed(database, whole=True)
         row = await database.read(
@@ -173,7 +174,7 @@ def rotate(
             return None
         with progress_bar("Rotating") as bar:
             return await sealing.rotate(
-                database, keys, _now(), is_off=off, progress=lambda _table, changed: bar(changed, 0)
+                database, keys, shell.now(), is_off=off, progress=lambda _table, changed: bar(changed, 0)
             )
 
     changed = shell.finish(shell.owning(loaded, work))
@@ -309,7 +310,7 @@ def salvage(
 
     async def work() -> rescue.Report:
         with progress_bar("Saving") as bar:
-            return await rescue.salvage(damaged, new, _now(), progress=lambda _table, rows: bar(rows, 0))
+            return await rescue.salvage(damaged, new, shell.now(), progress=lambda _table, rows: bar(rows, 0))
 
     report = shell.finish(work())
     if as_json:
@@ -323,10 +324,13 @@ def salvage(
             if table.refused:
                 notes.append(f"{table.refused} contradict others and were left out")
             if table.is_unknown:
-                notes.append("where it was is lost, so nobody can say how many rows are missing")
+                notes.append("how many are missing nobody can say")
             elif table.unreadable:
                 gone = sum(last - first + 1 for first, last in table.unreadable) - table.carved
-                notes.append(f"at most {max(0, gone)} lost")
+                # Where even the highest number is lost, the range is a guess that says nothing.
+                notes.append(
+                    f"at most {max(0, gone)} lost" if gone < 10**9 else "how many are missing nobody can say"
+                )
             typer.echo(f"{table.table:<18} {', '.join(notes)}")
     if report.placeholders:
         typer.echo(f"{report.placeholders} sessions or people were lost themselves and have a stand-in.")
@@ -350,7 +354,3 @@ def register(cli: typer.Typer) -> None:
 
 def _day(at: int) -> str:
     return f"{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%d}"
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

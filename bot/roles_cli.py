@@ -4,7 +4,6 @@ Owns these commands' arguments and words. What a role allows is `bot/policy.py`;
 `keeping_cli.py`.
 """
 
-import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -112,7 +111,7 @@ def _change(
 
 def _set_role(tx: Transaction, one: PersonSummary, role: PersonRole) -> None:
     people.set_role(tx, one.id, role)
-    retention.record(tx, "operator", f"role_{role}", one.id, {}, int(time.time() * 1000))
+    retention.record(tx, "operator", f"role_{role}", one.id, {}, shell.now())
 
 
 async def _find(database: Database, word: str, command: str) -> PersonSummary:

@@ -4,7 +4,6 @@ Owns these commands' arguments and words. What a step means is `sessions/lifecyc
 `sessions/cleanup.py`; tables and stories are laid out in `story.py`.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -206,7 +205,7 @@ def clean_up(config: ConfigOption = None, dry_run: DryRunOption = False, as_json
     loaded = shell.load(config)
 
     async def look(database: Database) -> Mapping[str, int]:
-        return await retention.due(database, loaded.settings, _now())
+        return await retention.due(database, loaded.settings, shell.now())
 
     async def work(database: Database) -> Mapping[str, int]:
         found = await look(database)
@@ -214,7 +213,7 @@ def clean_up(config: ConfigOption = None, dry_run: DryRunOption = False, as_json
             await retention.clean_up(
                 database,
                 loaded.settings,
-                _now,
+                shell.now,
                 pause_s=0,
                 progress=lambda touched: bar(touched, sum(found.values())),
             )
@@ -230,10 +229,6 @@ def clean_up(config: ConfigOption = None, dry_run: DryRunOption = False, as_json
         if count
     )
     typer.echo(f"{'Due' if dry_run else 'Done'}: {counts or 'nothing'}.")
-
-
-def _now() -> int:
-    return int(time.time() * 1000)
 
 
 def find_session(tx: Transaction, word: str) -> Session | None:
@@ -254,7 +249,7 @@ def _change(
 
     def change(tx: Transaction) -> Session | None:
         found = find_session(tx, word)
-        return None if found is None else step(tx, found, _now())
+        return None if found is None else step(tx, found, shell.now())
 
     async def work(database: Database) -> Session | str | None:
         try:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import errno
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -91,6 +92,11 @@ async def owning(loaded: Loaded, work: Callable[[Database], Coroutine[Any, Any, 
         return await work(database)
     finally:
         await database.close()
+
+
+def now() -> int:
+    """In milliseconds, as the store has it."""
+    return int(time.time() * 1000)
 
 
 def quiet() -> None:

@@ -7,10 +7,9 @@ import asyncio
 import contextlib
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import IO, Annotated, Literal
 
 import orjson
 import typer
@@ -142,7 +141,6 @@ async def _import(
     bar: Callable[[float, float], None],
 ) -> Imported:
     size = os.fstat(source.fileno()).st_size if source.seekable() else 0
-    document: Any = None
     if format in ("auto", "jsonl") and _is_own(source):
         if person is not None:
             raise TransferError(
@@ -150,7 +148,7 @@ async def _import(
             )
         _check_end(source, size)
         return await importing.load(
-            database, source, _now, progress=lambda _: bar(source.tell() if size else 0, size)
+            database, source, shell.now, progress=lambda _: bar(source.tell() if size else 0, size)
         )
     if format == "jsonl":
         raise TransferError("this is no export of Palaver's")
@@ -160,7 +158,7 @@ async def _import(
         raise TransferError(f"an export of {name} needs --person: into whose archive it goes")
     owner = await person_named(database, person, "sessions import")
     found, left_out = foreign.records(document, name, owner)
-    done = await importing.store(database, found, _now)
+    done = await importing.store(database, found, shell.now, progress=lambda seen: bar(seen, 0))
     done.left_out = left_out
     return done
 
@@ -264,7 +262,3 @@ def _source(file: Path) -> Iterator[IO[bytes]]:
         return
     with file.open("rb") as opened:
         yield opened
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

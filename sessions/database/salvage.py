@@ -11,12 +11,14 @@ import contextlib
 import os
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from sessions.database import migrate
 from sessions.database.pages import Pages
 from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import StoreCorrupt, StoreUnavailable
@@ -251,8 +253,6 @@ _WORDS: Final[Mapping[str, Mapping[str, AbstractSet[object]]]] = {
 
 _ID_COLUMNS: Final = frozenset({"session_id", "person_id", "turn_id"})
 _ID: Final = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
-_ADDED: Final[Mapping[str, int]] = {"messages": 1, "sessions": 7, "summaries": 4}
-"""Columns that later migrations added: rows from before them are shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +304,17 @@ class _Shape:
         return True
 
 
+_ADD: Final = re.compile(r"^ALTER TABLE (\w+) ADD COLUMN", re.MULTILINE)
+
+
 def _shapes(into: sqlite3.Connection) -> list[_Shape]:
+    # Rows from before a migration that added a column are shorter.
+    added = Counter(
+        table
+        for migration in migrate.migrations()
+        for sql in (migration.sql, migration.dialect_sql.get("sqlite", ""))
+        for table in _ADD.findall(sql)
+    )
     found = []
     for table in TABLES:
         columns = into.execute(f"PRAGMA table_info({table})").fetchall()
@@ -316,7 +326,7 @@ def _shapes(into: sqlite3.Connection) -> list[_Shape]:
                 [column[1] for column in columns],
                 [{"TEXT": str, "BLOB": bytes}.get(column[2], int) for column in columns],
                 [not column[3] and not column[5] for column in columns],
-                len(columns) - _ADDED.get(table, 0),
+                len(columns) - added[table],
                 0 if has_row_id else None,
             )
         )

@@ -196,9 +196,25 @@ def _spooled(
     With `after`, first the people whom the bot has met since that one: they may have written in these sessions.
     """
     spool = cast(IO[bytes], tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES))  # noqa: SIM115 - the caller closes it
+    try:
+        counted, after = _write_sessions(tx, spool.write, known, ids, after)
+        spool.seek(0)
+    except BaseException:
+        spool.close()
+        raise
+    return spool, counted, after
+
+
+def _write_sessions(
+    tx: Transaction,
+    write: Callable[[bytes], object],
+    known: Mapping[str, Mapping[str, tuple[type, ...]]],
+    ids: Sequence[str],
+    after: str | None,
+) -> tuple[dict[str, int], str | None]:
     counted = {"person": 0, "session": 0, "message": 0}
     while after is not None and (page := _persons(tx, known, after=after)):
-        spool.write(b"".join(map(_line, page)))
+        write(b"".join(map(_line, page)))
         counted["person"] += len(page)
         after = page[-1]["id"]
     for session_id in ids:
@@ -209,15 +225,14 @@ def _spooled(
         )
         if row is None:  # removed since
             continue
-        spool.write(_line(row))
+        write(_line(row))
         counted["session"] += 1
         for kind in KINDS:
             for rows in _pages(tx, kind, known, session_id):
-                spool.write(b"".join([_line(found) for found in rows]))
+                write(b"".join([_line(found) for found in rows]))
                 if kind.type == "message":
                     counted["message"] += len(rows)
-    spool.seek(0)
-    return spool, counted, after
+    return counted, after
 
 
 def _pages(

@@ -18,7 +18,7 @@ FORMAT: Final = "palaver.sessions"
 VERSION: Final = 1
 HEADER: Final = {"type": "header", "format": FORMAT, "version": VERSION}
 
-_INTERNAL: Final = frozenset({"is_sealed", "words", "revision"})
+_INTERNAL: Final = frozenset({"is_sealed", "words", "revision", "node"})
 """Columns that follow from others or from this database's settings."""
 
 

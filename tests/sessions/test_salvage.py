@@ -1,6 +1,7 @@
 """Saving what is readable of a damaged file, whatever the damage, and saying what was lost."""
 
 import asyncio
+import contextlib
 import random
 import shutil
 import sqlite3
@@ -12,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sessions import invariants
-from sessions.database import salvage
+from sessions.database import migrate, salvage
 from sessions.database.pages import Pages
-from sessions.database.sqlite import SqliteDatabase
+from sessions.database.sqlite import SqliteDatabase, SqliteTransaction, _as_mapping
 from sessions.errors import StoreCorrupt, StoreUnavailable
 from tests.sessions.conversations import exported, imported
 from tests.sessions.records import NOW
@@ -256,3 +257,30 @@ async def test_a_message_that_is_no_text_is_damage_and_no_fault(sound, tmp_path)
     with pytest.raises(StoreCorrupt, match="damaged"):
         await exported(database)
     await database.close()
+
+
+DERIVED = frozenset({"schema_version", "search_progress", "statistics_buckets", "cache_counts", "leases"})
+"""Made anew, or of a running daemon only."""
+
+
+def test_rows_of_every_schema_that_there_was_are_known():
+    """Every table is saved or can be made anew, and a row is as short as its table's first columns: it may be that old."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.row_factory = _as_mapping
+        first: dict[str, int] = {}
+        for migration in migrate.migrations():
+            migrate.apply(SqliteTransaction(connection), migration, 0)
+            for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                columns = connection.execute(
+                    f"SELECT COUNT(*) AS n FROM pragma_table_info('{row['name']}')"
+                ).fetchone()
+                first.setdefault(row["name"], columns["n"])
+        connection.row_factory = None
+        shapes = {shape.table: shape.fewest for shape in salvage._shapes(connection)}
+    assert shapes == {table: first[table] for table in salvage.TABLES}
+    derived = {
+        name
+        for name in set(first) - set(shapes)
+        if not name.startswith(("message_words", "message_vectors", "statistics", "sqlite_"))
+    }
+    assert derived <= DERIVED

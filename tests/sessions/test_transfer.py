@@ -374,3 +374,13 @@ async def test_a_long_conversation_is_read_page_by_page(store, monkeypatch):
     done = await readable.export_markdown(store, paged.write)
     assert paged.getvalue() == whole.getvalue()
     assert whole.getvalue().count(b"\n## ") == done.messages > 30
+
+
+async def test_what_only_this_installation_means_something_to_stays_here(store):
+    """Which node ran a turn, how a text is encrypted and how often a row was changed are no part of an export."""
+    await store.write(lambda tx: talk(tx, seed=2, turns=5))
+    await store.write(lambda tx: tx.execute("UPDATE turns SET node = 'host-1'"))
+    raw = await exported(store)
+    assert b"host-1" not in raw
+    for name in (b'"node":', b'"is_sealed":', b'"revision":'):
+        assert name not in raw
