@@ -12,10 +12,12 @@ import subprocess
 import time
 import tomllib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
-from config.settings import HttpSettings, Settings
+from config.settings import HttpSettings, NodeSettings, Settings
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -279,37 +281,104 @@ def test_the_health_check_asks_the_default_address():
     ast.parse(probe("Dockerfile"))
 
 
-def compose(key):
-    """The value of a key of the one service: what follows it, or its list, with comments left out."""
-    lines = [line for line in text("compose.yaml").splitlines() if not line.lstrip().startswith("#")]
-    start = lines.index(next(line for line in lines if re.match(rf"    {key}:", line)))
-    inline = lines[start].split(":", 1)[1].strip()
-    items = []
-    for line in lines[start + 1 :]:
-        item = re.match(r"      - (.*)", line)
-        if not item:
-            break
-        items.append(item[1])
-    return inline or items
+COMPOSE = yaml.safe_load(text("compose.yaml"))
+OURS = ("palaver", "node")
 
 
-def test_compose_takes_away_what_is_not_needed():
-    """Read-only root, no capabilities, no new privileges, data in a named volume, tokens from a file."""
-    assert compose("read_only") == "true"
-    assert compose("cap_drop") == ["ALL"]
-    assert compose("security_opt") == ["no-new-privileges:true"]
-    assert compose("volumes") == ["palaver-data:/var/lib/palaver"]
-    assert compose("env_file") == ".env"
+@pytest.mark.parametrize("name", OURS)
+def test_compose_takes_away_what_is_not_needed(name):
+    """Read-only root, no capabilities, no new privileges, tokens from a file; data only where there is a volume for it."""
+    service = COMPOSE["services"][name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["env_file"] == ".env"
+    assert service.get("volumes", []) == (["palaver-data:/var/lib/palaver"] if name == "palaver" else [])
 
 
 def test_compose_publishes_no_port():
-    """Nobody reaches the server from outside unless the operator says so."""
-    assert not re.search(r"^\s*ports:", text("compose.yaml"), re.MULTILINE)
+    """Nobody reaches a server from outside unless the operator says so."""
+    assert not any("ports" in service for service in COMPOSE["services"].values())
 
 
-def test_compose_waits_longer_than_the_drain():
+@pytest.mark.parametrize("name", OURS)
+def test_compose_waits_longer_than_the_drain(name):
     """The container is not killed while running turns may still finish."""
-    assert int(compose("stop_grace_period").removesuffix("s")) > DRAIN_S
+    assert int(COMPOSE["services"][name]["stop_grace_period"].removesuffix("s")) > DRAIN_S
+
+
+def test_compose_starts_one_on_sqlite_or_three_on_postgresql():
+    """Without a name the one starts; the nodes wait for their server, share it, and it gets none of the tokens."""
+    services = COMPOSE["services"]
+    assert [name for name, service in services.items() if "profiles" not in service] == ["palaver"]
+    node, server = services["node"], services["postgres"]
+    assert node["profiles"] == server["profiles"]
+    assert node["deploy"]["replicas"] == 3
+    assert node["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    url = urlsplit(node["environment"]["PALAVER_DATABASE_URL"].replace("${POSTGRES_PASSWORD:-}", "secret"))
+    assert (url.hostname, url.username, url.path) == (
+        "postgres",
+        server["environment"]["POSTGRES_USER"],
+        "/" + server["environment"]["POSTGRES_DB"],
+    )
+    assert "env_file" not in server
+    assert {volume.partition(":")[0] for volume in server["volumes"]} <= set(COMPOSE["volumes"])
+
+
+# Kubernetes
+
+
+def manifests():
+    """Kind → manifest, of all that the page shows."""
+    shown = re.findall(r"```yaml\n(.*?)```", text("docs/howto/kubernetes.md"), re.DOTALL)
+    return {manifest["kind"]: manifest for manifest in map(yaml.safe_load, shown)}
+
+
+def test_the_manifests_fit_together():
+    """Every name and label that one refers to is another's, and enough pods are left when one is taken away."""
+    found = manifests()
+    assert set(found) == {"Secret", "ConfigMap", "Deployment", "PodDisruptionBudget", "Service"}
+    spec = found["Deployment"]["spec"]
+    labels = spec["template"]["metadata"]["labels"]
+    pod = spec["template"]["spec"]
+    [container] = pod["containers"]
+    assert spec["selector"]["matchLabels"] == labels
+    assert found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+    assert found["Service"]["spec"]["selector"] == labels
+    assert found["PodDisruptionBudget"]["spec"]["minAvailable"] < spec["replicas"]
+    assert container["envFrom"] == [{"secretRef": {"name": found["Secret"]["metadata"]["name"]}}]
+    assert {mount["name"] for mount in container["volumeMounts"]} == {
+        volume["name"] for volume in pod["volumes"]
+    }
+    assert pod["volumes"][0]["configMap"]["name"] == found["ConfigMap"]["metadata"]["name"]
+    assert (
+        container["args"][-1]
+        == f"{container['volumeMounts'][0]['mountPath']}/{next(iter(found['ConfigMap']['data']))}"
+    )
+    assert pod["terminationGracePeriodSeconds"] > DRAIN_S
+    assert pod["securityContext"]["runAsUser"] == 10001
+
+
+def test_the_manifests_settings_are_ours(monkeypatch):
+    """The file and the variables load without a mistake, and the probes ask where the server then listens."""
+    found = manifests()
+    monkeypatch.chdir(ROOT)
+    values = tomllib.loads(found["ConfigMap"]["data"]["palaver.toml"])
+    values["database_url"] = found["Secret"]["stringData"]["PALAVER_DATABASE_URL"]
+    settings = Settings.model_validate(values)
+    [container] = found["Deployment"]["spec"]["template"]["spec"]["containers"]
+    [port] = container["ports"]
+    assert (settings.http.host, settings.http.port) == ("0.0.0.0", port["containerPort"])
+    assert settings.database_url.startswith("postgresql://")
+    asked = {name: container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert {get["port"] for get in asked.values()} == {port["name"]}
+    assert {name: get["path"] for name, get in asked.items()} == {
+        "startupProbe": "/healthz",
+        "livenessProbe": "/healthz",
+        "readinessProbe": "/readyz",
+    }
+    names = {one["name"].removeprefix("PALAVER_").lower() for one in container["env"]}
+    assert names == {"node__name"} and "name" in NodeSettings.model_fields
 
 
 # systemd
