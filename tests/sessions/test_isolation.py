@@ -316,7 +316,10 @@ WITHOUT_SCOPE: Mapping[str, str] = {
     "semantic.save": "keeps those numbers; gives how many",
     "retention.list_people": "whom the bot has met, with numbers, for the operator",
     "retention.outdated": "ids of sessions with messages past their time",
+    "retention.count_before": "how many those are",
     "retention.forget_before": "removes those messages; gives a number",
+    "retention.samples": "pieces of an erased person's own words, for the daemon to prove that no file has them",
+    "retention.is_said": "whether such a piece is anybody's; gives yes or no",
     "retention.empty_turns": "removes turns of a session; gives numbers",
     # by the key that the gateway makes of who wrote where
     "lifecycle.resolve": "makes the key from the very message and person it is for",
