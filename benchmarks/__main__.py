@@ -5,6 +5,7 @@ Owns the order, the time limit of each script, and the file of the latest figure
 """
 
 import argparse
+import contextlib
 import datetime as dt
 import json
 import os
@@ -55,9 +56,7 @@ def run(script: str, arguments: list[str]) -> dict[str, Any]:
         except subprocess.TimeoutExpired:
             code = f"took longer than {LIMIT_S} s"
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            end(process)
         figures = [json.loads(line) for line in record]
     return {
         "ended": code,
@@ -66,6 +65,15 @@ def run(script: str, arguments: list[str]) -> dict[str, Any]:
         "machine": machine(),
         "figures": figures,
     }
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """Whatever it is doing: asked like by Ctrl-C, so that it tidies up, and then made to."""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
 
 
 def keep(script: str, result: dict[str, Any]) -> None:
