@@ -27,7 +27,7 @@ from bot.gateway import Gateway
 from bot.governor import Governor
 from bot.health import HealthCheck, notify_systemd
 from bot.lanes import Lanes
-from bot.nodes import Duty, Node, name_of
+from bot.nodes import Duty, Hints, Node, name_of
 from bot.summarising import Summariser
 from bot.telemetry import Telemetry
 from bot.tools.builtin import builtin_tools
@@ -124,6 +124,7 @@ async def open_leases(settings: Settings) -> Database | None:
     limits = Limits(
         statement_s=patience_s,
         lock_s=patience_s,
+        idle_transaction_s=patience_s,
         connect_s=min(settings.store.connect_timeout_s, max(2.0, patience_s)),
         cut_network_s=max(3.0, settings.node.lease_s),
         answer_s=patience_s + 1,
@@ -133,6 +134,15 @@ async def open_leases(settings: Settings) -> Database | None:
     )
 
 
+def open_hints(settings: Settings) -> Hints | None:
+    """The way nodes tell one another to look; None on SQLite."""
+    if is_sqlite(settings.database_url):
+        return None
+    from sessions.database.postgres_hints import PostgresHints
+
+    return PostgresHints(settings.database_url)
+
+
 def _limits(settings: Settings) -> "Limits":
     from sessions.database.postgres_connections import Limits
 
@@ -140,6 +150,8 @@ def _limits(settings: Settings) -> "Limits":
     return Limits(
         statement_s=store.statement_timeout_s,
         lock_s=store.lock_timeout_s,
+        # A node that freezes in the middle of a transaction keeps its rows locked: others must get them when they take over.
+        idle_transaction_s=min(Limits().idle_transaction_s, max(3.0, settings.node.lease_s / 2)),
         connect_s=store.connect_timeout_s,
         answer_s=store.statement_timeout_s + 10,  # the server's own end comes first
     )
@@ -160,6 +172,7 @@ class App:
         accounts: Mapping[AccountId, AccountSettings],
         *,
         lease_database: Database | None = None,
+        hints: Hints | None = None,
         adapter_restart_s: float = 5.0,
         now: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> None:
@@ -177,7 +190,9 @@ class App:
         if lease_database is None and database.dialect == "postgresql":
             lease_database = database
         self.roles = settings.node.roles
-        self.node = Node(lease_database, name_of(settings.node.name), lease_s=settings.node.lease_s)
+        self.node = Node(
+            lease_database, name_of(settings.node.name), lease_s=settings.node.lease_s, hints=hints
+        )
         node = None if self.node.is_alone else self.node.name
         self._run_name = LeaseName("run", AccountId(self.node.name))
         self._inputs_open = set(accounts)
@@ -244,6 +259,7 @@ class App:
             hot=self.hot,
             node=node,
             may_run=lambda: self.node.is_alone or self.node.holds(self._run_name),
+            hint=self.node.hint,
         )
         encoder = make_encoder(settings)
         self.gateway = Gateway(
@@ -309,6 +325,10 @@ class App:
             await self.web.start()
         waiting = await self.delivery.recover() if self.node.is_alone else 0
         sessions = await self.lanes.recover() if self.node.is_alone else 0
+        self.node.on_hint("turns", self.lanes.hear)
+        self.node.on_hint("stop", lambda _detail: self.lanes.look())
+        self.node.on_hint("outbox", lambda account: self.delivery.look(AccountId(account)))
+        self.node.on_hint("typing", self.delivery.type)
         await self.node.start(self._duties())
         self._running += [
             asyncio.create_task(_load(agent), name=f"load {agent.name}") for agent in self._agents.values()
@@ -539,7 +559,7 @@ async def serve(
     lease_database = None
     try:
         lease_database = await open_leases(settings)
-        app = App(settings, store, accounts, lease_database=lease_database)
+        app = App(settings, store, accounts, lease_database=lease_database, hints=open_hints(settings))
     except BaseException:
         if lease_database is not None:
             await lease_database.close()

@@ -22,7 +22,7 @@ from adapters.settling import Settling
 from bot.catalogue import Catalogue
 from bot.governor import Governor
 from bot.nodes import Node
-from bot.preview import NoPreview, Preview
+from bot.preview import DistantPreview, NoPreview, Preview, typing_target
 from config.names import AccountId, ChannelId, Json, PlatformMessageId
 from config.settings import AccountSettings, Settings
 from sessions import lifecycle, outbox
@@ -87,6 +87,7 @@ class Delivery:
         """Channels whose rows were readdressed under their sender's hands."""
         self._is_closed = False
         self._is_draining = False
+        self._typing: set[asyncio.Task[None]] = set()
         self._recording: set[tuple[AccountId, ChannelId]] = set()
         """Channels whose sender writes down what the platform said: not to be cut off, whoever sends next."""
         self.shows_tools_on: set[AccountId] = set()
@@ -206,7 +207,32 @@ class Delivery:
             task.add_done_callback(lambda task: self._ended(place, task))
 
     def _tell_owner(self, account: AccountId) -> None:
-        """Another node sends for this account; it finds the rows by itself within a second."""
+        """Another node sends for this account; it finds the rows by itself within a second, or when it hears of it."""
+        if self._node is not None:
+            self._node.hint("outbox", account)
+
+    async def type(self, detail: str) -> None:
+        """A turn runs on another node: show that an answer is being written, if this one sends for the account."""
+        target = typing_target(detail)
+        adapter = None if target is None else self._adapters.get(target.account)
+        if target is None or adapter is None or not adapter.capabilities.can_type:
+            return
+        account = target.account
+        if not self._may_send(account) or self._governor.is_down(account):
+            return
+        if self._governor.held_s(account, target.channel) == 0:
+            task = asyncio.create_task(self._type(adapter, target))
+            self._typing.add(task)
+            task.add_done_callback(self._typing.discard)
+
+    async def _type(self, adapter: Adapter, target: Target) -> None:
+        try:
+            await adapter.typing(target)
+        except RateLimited as error:
+            held = None if error.scope == "account" else target.channel
+            self._governor.hold(target.account, held, error.retry_after_s)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong, the answer matters more
+            log.debug("preview.typing_failed", account=target.account, reason=str(error))
 
     def move(self, account: AccountId, old: ChannelId, new: ChannelId) -> None:
         """A channel got another id; what waits for it was readdressed."""
@@ -226,11 +252,13 @@ class Delivery:
             except Exception:  # it is told of what has happened; its fault must not undo that
                 log.exception("delivery.settling_failed", account=account)
 
-    def open_preview(self, claim: Claim) -> "Preview | NoPreview":
+    def open_preview(self, claim: Claim) -> "Preview | NoPreview | DistantPreview":
         """The growing answer and the typing indicator of a turn."""
         adapter = self._adapters.get(claim.address.account)
-        if adapter is None or not self._may_send(claim.address.account):
+        if adapter is None:
             return NoPreview()
+        if self._node is not None and not self._may_send(claim.address.account):
+            return DistantPreview(self._node.hint, claim.address, every_s=self._typing_every_s)
         place = (claim.address.account, claim.address.channel)
         return Preview(
             self._database,

@@ -53,9 +53,13 @@ class Lanes:
         hot: HotSessions | None = None,
         node: str | None = None,
         may_run: Callable[[], bool] = lambda: True,
+        hint: Callable[[str, str], None] = lambda _word, _detail: None,
     ) -> None:
-        """With a `node` there are others on the same database; `may_run` then says whether turns are this one's affair just now."""
+        """With a `node` there are others on the same database; `may_run` then says whether turns are this one's affair just now,
+        and `hint` tells the others: `turns` of a session wait, or (`stop`) somebody wants one to stop.
+        """
         self._node = node
+        self._hint = hint
         self._may_run = may_run
         self._database = database
         self._hot = HotSessions(0) if hot is None else hot
@@ -117,11 +121,15 @@ class Lanes:
         ready, stopped = await self._database.read(
             lambda tx: (inbox.sessions_ready(tx, 2 * self._max_running), inbox.cancelled_elsewhere(tx, node))
         )
-        if stopped:
-            self.stop(stopped)
+        self._stop_here(stopped)
         for session_id in ready:
             if session_id not in self._running:
                 self.notify(session_id)
+
+    async def hear(self, session_id: str) -> None:
+        """Another node has taken something in that it does not run itself."""
+        if self._may_run() and not self._is_draining and session_id not in self._running:
+            self.notify(SessionId(session_id))
 
     def _recover_rows(self, tx: Transaction) -> None:
         inbox.advance_ids(tx, self._now())
@@ -130,7 +138,8 @@ class Lanes:
     def notify(self, session_id: SessionId) -> None:
         """This session may have a turn to run."""
         if not self._may_run():
-            return  # another node looks for it
+            self._hint("turns", session_id)
+            return
         if session_id in self._running:
             self._again.add(session_id)
         elif session_id not in self._is_ready:
@@ -171,6 +180,10 @@ class Lanes:
 
     def stop(self, turn_ids: Sequence[TurnId]) -> None:
         """End turns that are running, or about to."""
+        self._hint("stop", "")
+        self._stop_here(turn_ids)
+
+    def _stop_here(self, turn_ids: Sequence[TurnId]) -> None:
         for session_id, claim in self._handed.items():
             if claim.turn_id in turn_ids:
                 self._handed[session_id] = replace(claim, is_cancelled=True)

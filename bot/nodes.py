@@ -14,7 +14,7 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -45,6 +45,16 @@ def name_of(configured: str | None) -> str:
     return f"{configured or socket.gethostname()}.{secrets.token_hex(3)}"
 
 
+class Hints(Protocol):
+    """Words to other nodes that may be lost."""
+
+    def hint(self, topic: str) -> None: ...
+
+    async def next(self) -> str: ...
+
+    async def close(self) -> None: ...
+
+
 class Node:
     """One process. Without a database for leases it is alone, and has all its duties at once."""
 
@@ -54,9 +64,14 @@ class Node:
         name: str,
         *,
         lease_s: float = 10.0,
+        hints: Hints | None = None,
         clock: Callable[[], float] = boot_clock,
     ) -> None:
+        """With `hints`, what is given back or queued for another is heard of at once; without, at the next look."""
         self.name = name
+        self._hints = hints
+        self._listeners: dict[str, Callable[[str], Awaitable[None]]] = {"leases": self._wake}
+        self._hearing: asyncio.Task[None] | None = None
         self._database = database
         self._lease_s = lease_s
         self._margin_s = min(1.0, lease_s / 10)
@@ -97,11 +112,33 @@ class Node:
                 self._gain(name, None, float("inf"))
             return
         await self._look(self._database)
+        if self._hints is not None:
+            self._hearing = asyncio.create_task(self._hear(self._hints), name="hints-heard")
         self._running = asyncio.create_task(self._run(self._database), name="leases")
 
-    def wake(self) -> None:
-        """Somebody may have given a lease back."""
+    def hint(self, word: str, detail: str = "") -> None:
+        """Tell the other nodes to look; what for is the word's affair."""
+        if self._hints is not None:
+            self._hints.hint(f"{word}:{detail}")
+
+    def on_hint(self, word: str, look: Callable[[str], Awaitable[None]]) -> None:
+        """Whom to call, with the detail, when another node hints so."""
+        self._listeners[word] = look
+
+    async def _wake(self, _detail: str) -> None:
         self._woken.set()
+
+    async def _hear(self, hints: Hints) -> None:
+        while True:
+            word, _, detail = (await hints.next()).partition(":")
+            if (look := self._listeners.get(word)) is None:
+                continue  # a newer node's word
+            try:
+                await look(detail)
+            except StoreError as error:
+                log.warning("node.hint_failed", node=self.name, word=word, reason=error.reason)
+            except Exception:  # the next look by itself may do better
+                log.exception("node.hint_failed", node=self.name, word=word)
 
     async def give_back(self, names: Iterable[LeaseName]) -> None:
         """End these duties for good and let the next node begin with them."""
@@ -117,15 +154,20 @@ class Node:
             with contextlib.suppress(StoreError, TimeoutError):  # it ends by itself then
                 async with asyncio.timeout(self._lease_s):
                     await self._database.write(self._release_strays)
+                    self._strays = [lease for lease in self._strays if lease not in held]
+                    self.hint("leases")
                     for lease in held:
                         log.info("node.lease_released", node=self.name, lease=str(lease.name))
 
     async def close(self) -> None:
         """End all duties; their leases are given back."""
         await self.give_back(list(self._duties))
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait([self._running])
+        for task in (self._running, self._hearing):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        if self._hints is not None:
+            await self._hints.close()
         if self._expiry is not None:
             self._expiry.cancel()
         if self._database is not None:

@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable
 
+import orjson
 import structlog
 
 from adapters.base import Adapter
@@ -21,7 +22,7 @@ from sessions import outbox
 from sessions.database.base import Database
 from sessions.errors import StoreError
 from sessions.leases import Lease
-from sessions.models import Claim
+from sessions.models import Address, Claim
 
 log = structlog.get_logger()
 
@@ -40,6 +41,36 @@ class NoPreview:
     def feed(self, text: str) -> None: ...
     def restart(self) -> None: ...
     async def stop(self) -> None: ...
+
+
+class DistantPreview(NoPreview):
+    """For turns that run on another node than the one that sends: that one shows the typing indicator, the answer comes whole."""
+
+    def __init__(self, hint: Callable[[str, str], None], address: Address, *, every_s: float) -> None:
+        self._hint = hint
+        self._detail = orjson.dumps(
+            [address.account, address.channel, address.channel_kind, address.thread]
+        ).decode()
+        self._every_s = every_s
+        self._timer: asyncio.TimerHandle | None = None
+        self._type()
+
+    def _type(self) -> None:
+        self._hint("typing", self._detail)
+        self._timer = asyncio.get_running_loop().call_later(self._every_s, self._type)
+
+    async def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def typing_target(detail: str) -> Target | None:
+    """Where a distant preview types; None for what a node of another version says otherwise."""
+    try:
+        account, channel, channel_kind, thread = orjson.loads(detail)
+    except ValueError:
+        return None
+    return Target(account, channel, channel_kind, thread)
 
 
 class Preview:

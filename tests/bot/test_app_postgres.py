@@ -64,12 +64,16 @@ async def test_sizes_and_times_are_the_settings(url):
     try:
         shown = await database.read(
             lambda tx: tx.row(
-                "SELECT current_setting('statement_timeout') AS statement, current_setting('lock_timeout') AS lock"
+                "SELECT current_setting('statement_timeout') AS statement, current_setting('lock_timeout') AS lock,"
+                " current_setting('idle_in_transaction_session_timeout') AS idle"
             )
         )
     finally:
         await database.close()
     assert (shown["statement"], shown["lock"]) == ("3s", "2s")
+    assert shown["idle"] == "5s", (
+        "a frozen node's locks end before the next node gives up on its lease of ten"
+    )
 
 
 async def test_what_follows_the_question_mark_reaches_the_client(url):

@@ -3,7 +3,8 @@
 Messages are written all the time; the daemon is killed a moment after its start, or a moment after it is ready, and started
 again. In the end all must be answered, and the checker looks. One line of figures for each platform; on a violation the list of
 them and exit code 1. The same seed gives the same messages and pauses. The platforms run side by side, as most of it is
-waiting; `--adapter memory` chooses one. `make kill-loop` runs 200 cycles of each; before a release: `make kill-loop CYCLES=1000`.
+waiting; `--adapter memory` chooses one. With `--database postgresql` there are two nodes, killed in turns, and each takes over from
+the other. `make kill-loop` runs 200 cycles of each; before a release: `make kill-loop CYCLES=1000`.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from tests import postgres
 from tests.process.counterparties import PEOPLE
 from tests.process.daemon import Daemon, NotReady, quick_settings
 from tests.process.invariants import Findings, check
@@ -58,9 +60,10 @@ async def run(
     sessions: int = 5,
     messages: int | None = None,
     launch: Callable[[Daemon], None] = Daemon.launch,
+    url: str | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
-    """`launch` starts the daemon; mutation tests start a broken one."""
+    """`launch` starts the daemon; mutation tests start a broken one. With the URL of a server's database there are two of them."""
     rng, words = random.Random(seed), random.Random(seed + 1)
     total = messages if messages is not None else 4 * cycles
     began = time.monotonic()
@@ -68,11 +71,17 @@ async def run(
     problems: list[str] = []
     async with PEOPLE[adapter]() as people:
         settings = quick_settings(folder / "palaver.db", {"main": people.account()})
-        async with Daemon(folder, settings) as daemon:
+        if url is not None:
+            settings |= {"database_url": url, "node": {"lease_s": 1}}
+        async with contextlib.AsyncExitStack() as stack:
+            names = ["palaver"] if url is None else ["one", "two"]
+            daemons = [await stack.enter_async_context(Daemon(folder, settings, name=name)) for name in names]
+            daemon = daemons[0]
             talk = await Talk.begin(people, sessions)
             # A first word in every chat: Discord tells nobody what was written in a channel the bot has never met.
-            launch(daemon)
-            await daemon.wait_ready()
+            for one in daemons:
+                launch(one)
+                await one.wait_ready()
             for chat in talk.chats:
                 await talk.say(chat)
             await talk.wait_answered(daemon, timeout_s=30)
@@ -80,6 +89,7 @@ async def run(
             talking = asyncio.create_task(_talk_on(talk, words, total, is_over))
             try:
                 for cycle in range(cycles):
+                    daemon = daemons[cycle % len(daemons)]
                     daemon.kill()
                     at = time.monotonic()
                     launch(daemon)
@@ -99,18 +109,20 @@ async def run(
             try:
                 await daemon.wait_ready()
                 await talk.wait_answered(daemon, timeout_s=60)
-                if (code := await daemon.stop()) != 0:
-                    problems.append(f"exit code {code} at the end")
+                for one in daemons:
+                    if (code := await one.stop()) != 0:
+                        problems.append(f"exit code {code} at the end")
             except NotReady as error:
                 problems.append(str(error))
-            daemon.end()
+            for one in daemons:
+                one.end()
             findings = check(
                 daemon.database,
                 f"{people.platform.name}.main",
                 people.platform,
                 talk.said,
                 await talk.shown(),
-                logs=[daemon.log],
+                logs=[one.log for one in daemons],
                 secrets=people.secrets,
                 excused=_EXCUSED,
             )
@@ -136,6 +148,7 @@ def main() -> int:
     parser.add_argument(
         "--seed", type=int, default=None, help="default: another one each time, printed on failure"
     )
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
     parser.add_argument("--sessions", type=int, default=5)
     parser.add_argument("--messages", type=int, default=None, help="most messages; default: 4 for each cycle")
     parser.add_argument(
@@ -153,6 +166,14 @@ def main() -> int:
 
 async def _run_all(arguments: argparse.Namespace, folder: Path, seed: int) -> list[Outcome]:
     async def run_one(adapter: str) -> Outcome:
+        with (
+            postgres.fresh_database()
+            if arguments.database == "postgresql"
+            else contextlib.nullcontext() as url
+        ):
+            return await run_on(adapter, url)
+
+    async def run_on(adapter: str, url: str | None) -> Outcome:
         outcome = await run(
             adapter,
             arguments.cycles,
@@ -160,6 +181,7 @@ async def _run_all(arguments: argparse.Namespace, folder: Path, seed: int) -> li
             seed=seed,
             sessions=arguments.sessions,
             messages=arguments.messages,
+            url=url,
             progress=lambda line: print(line, file=sys.stderr),
         )
         print(outcome.line(), flush=True)

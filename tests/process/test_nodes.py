@@ -118,6 +118,9 @@ async def test_a_fleet_with_divided_roles_answers(tmp_path):
         for chat in talk.chats:
             await talk.say(chat)
         await talk.wait_answered(nodes.nodes["delivery"], timeout_s=15)
+        began = time.monotonic()
+        await answered_after(talk, nodes.nodes["delivery"])
+        assert time.monotonic() - began < 1.0, "hints are quicker than two looks, of a second each"
         ran = await nodes.rows("SELECT DISTINCT node FROM turns")
         assert [row["node"].rpartition(".")[0] for row in ran] == ["turns"]
         holders = [await nodes.holder(kind) for kind in ("hear", "send", "upkeep")]
