@@ -1,6 +1,7 @@
 """What happens to a message that arrives: accepted means on disk, and everything else is said truthfully."""
 
 import asyncio
+import os
 import sqlite3
 import time
 from dataclasses import replace
@@ -21,6 +22,9 @@ def on_disk(house, sql):
         return connection.execute(sql).fetchall()
     finally:
         connection.close()
+
+
+FLOOD = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 1000
 
 
 # accepted means on disk
@@ -598,3 +602,34 @@ async def test_logs_hold_no_words_and_no_names(build):
     assert len(logs) > 8
     for word in ("plumpudding", "U-1", "Eve", "Kitchen"):
         assert word not in spoken
+
+
+async def test_a_flood_in_one_chat_holds_up_nobody_else(build):
+    """Thousands of messages into one conversation: its backlog is capped and told, and everybody else is answered meanwhile."""
+    house = build(turns={"max_waiting": 30, "queue_notice_after_s": 0})
+    answered_meanwhile = 0
+    async with house.running():
+        outcomes = []
+
+        async def flood():
+            for number in range(FLOOD):
+                outcomes.append((await house.deliver(f"delay=0.02 {number}")).reason)
+
+        flooding = asyncio.create_task(flood())
+        while not flooding.done():
+            before = len(house.shown("bob"))
+            await house.deliver("hello", person="bob")
+            await house.until(lambda before=before: len(house.shown("bob")) > before)
+            answered_meanwhile += not flooding.done()
+        await flooding
+        await house.until_quiet(30)
+        waiting = await house.rows("SELECT COUNT(*) AS n FROM turns WHERE status <> 'completed'")
+    accepted, declined = outcomes.count(""), outcomes.count("queue_full")
+    assert accepted + declined == FLOOD
+    assert declined > FLOOD / 2
+    assert waiting == [{"n": 0}]
+    assert answered_meanwhile > 10
+    shown = house.shown()
+    answers = [text for text in shown if text.startswith("echo:")]
+    assert answers == [f"echo: {number}" for number, reason in enumerate(outcomes) if not reason]
+    assert 1 <= len(shown) - len(answers) < declined, "the flood is told, but not once for each message"

@@ -18,6 +18,7 @@ from tests.process.talk import Talk
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 
 SIZE_BYTES = 8 * 1024 * 1024
+LOCKED_S = 30 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 3
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ async def test_store_locked_by_another_program(tmp_path: Path) -> None:
                 other.execute("BEGIN IMMEDIATE")
                 for chat in talk.chats:
                     await talk.say(chat)
-                await asyncio.sleep(4)
+                await asyncio.sleep(LOCKED_S)
                 assert not is_idle(daemon.database)
                 assert refused(daemon)
                 assert any("locked" in str(line.get("reason")) for line in daemon.lines())
