@@ -25,6 +25,7 @@ from config.names import PersonId
 from config.settings import Settings
 from sessions import invariants, retention, sealing
 from sessions.database.base import Database
+from sessions.errors import StoreUnavailable
 
 people_cli = typer.Typer(help="See who the bot has met, and forget them.", no_args_is_help=True)
 keys_cli = typer.Typer(help="Encryption at rest: make keys and change them.", no_args_is_help=True)
@@ -172,6 +173,11 @@ def rotate(
         keys = daemon.encryption_keys(loaded.settings)
         if not keys:
             return None
+        if others := await database.others():
+            raise StoreUnavailable(
+                f"others work on the database ({others} connections of Palaver's)",
+                "Stop every node first: one that does not know the new key could read nothing any more.",
+            )
         with progress_bar("Rotating") as bar:
             return await sealing.rotate(
                 database, keys, shell.now(), is_off=off, progress=lambda _table, changed: bar(changed, 0)

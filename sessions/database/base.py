@@ -119,6 +119,9 @@ class Database(Protocol):
         False when somebody reads an old state just now: try again later.
         """
 
+    async def others(self) -> int:
+        """How many others work on the database just now; 0 for a file, which one process owns."""
+
     def free_bytes(self) -> int | None:
         """Disk space left for the store, None when it cannot be known."""
 

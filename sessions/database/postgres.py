@@ -233,11 +233,15 @@ class PostgresDatabase:
         return await self._in_thread(self._readers, lambda: self._read(work))
 
     async def wipe(self, *, whole: bool = False) -> bool:
-        """Give removed rows' space back for reuse; the server overwrites it in its own time. `whole` writes the tables anew."""
+        """Give removed rows' space back for reuse; the server overwrites it in its own time.
+
+        `whole` writes the tables anew, if nobody else is there: each is locked meanwhile, which other nodes would not wait for.
+        """
         self._check_open()
+        whole = whole and not await self.others()
 
         def run() -> bool:
-            with self._connections.lent() as connection:
+            with self._connections.lent(is_patient=True) as connection:
                 connection.execute("SET statement_timeout = 0")
                 try:
                     connection.execute("VACUUM (FULL)" if whole else "VACUUM")
@@ -246,6 +250,24 @@ class PostgresDatabase:
             return True
 
         return await self._in_thread(self._writers, run)
+
+    async def others(self) -> int:
+        """How many more connections of Palaver's the database has: nodes, and commands beside them."""
+        self._check_open()
+
+        def run() -> int:
+            with self._connections.lent() as connection:
+                row = connection.execute(
+                    "SELECT COUNT(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND usename = session_user"
+                    " AND application_name = current_setting('application_name') AND pid <> ALL (CAST($1 AS int[]))",
+                    [self._connections.processes()],
+                ).fetchone()
+            return int(row["n"]) if row is not None else 0
+
+        try:
+            return await self._in_thread(self._readers, run)
+        except psycopg.Error as error:
+            raise translated(error, self.where) from error
 
     def free_bytes(self) -> int | None:
         """None: the disk is the server's, and it says so itself when it is full."""

@@ -7,6 +7,7 @@ server is away hears the reason at once, and the first who asks when it is back 
 import contextlib
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -86,6 +87,7 @@ class Connections:
         self._limits = limits
         self._lock = threading.Lock()
         self._idle: list[tuple[_Connection, float]] = []
+        self._made: weakref.WeakSet[_Connection] = weakref.WeakSet()
         self._is_closed = False
 
     @contextlib.contextmanager
@@ -108,6 +110,11 @@ class Connections:
             raise
         finally:
             self._give_back(connection)
+
+    def processes(self) -> list[int]:
+        """The server's processes that serve us."""
+        with self._lock:
+            return [one.info.backend_pid for one in self._made if not one.closed]
 
     def drop_idle(self) -> None:
         """Close what nobody uses: after one of them was found dead, the others probably are, too."""
@@ -154,6 +161,8 @@ class Connections:
         except BaseException:
             connection.close()
             raise
+        with self._lock:
+            self._made.add(connection)
         return connection
 
     def _set_up(self, connection: _Connection) -> None:

@@ -267,6 +267,9 @@ class SqliteDatabase:
             return None
         return await asyncio.to_thread(_quick_check, self.path)
 
+    async def others(self) -> int:
+        return 0
+
     def free_bytes(self) -> int | None:
         try:
             return shutil.disk_usage(self.path.parent).free

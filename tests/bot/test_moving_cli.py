@@ -5,6 +5,8 @@ import subprocess
 
 import pytest
 
+from sessions import sealing
+from sessions.database.postgres import PostgresDatabase
 from sessions.database.sqlite import SqliteDatabase
 from tests import postgres
 from tests.process.daemon import SCRIPT, clean_environment
@@ -23,11 +25,11 @@ def url():
 
 @pytest.fixture
 def run(tmp_path):
-    def run(database, *arguments, status=0, stdin=""):
+    def run(database, *arguments, status=0, stdin="", more={}):
         done = subprocess.run(
             [SCRIPT, *arguments],
             cwd=tmp_path,
-            env=clean_environment(tmp_path) | {"PALAVER_DATABASE_URL": database},
+            env=clean_environment(tmp_path) | {"PALAVER_DATABASE_URL": database} | more,
             input=stdin,
             capture_output=True,
             text=True,
@@ -103,6 +105,16 @@ async def test_a_backup_of_a_server_is_a_database_and_goes_back(run, url, tmp_pa
         assert "ok " in run(other, "verify")
         run(other, "migrate", "--from", other, "--to", "sqlite:back.db")
     assert (tmp_path / "back.db").exists()
+
+
+async def test_keys_are_not_changed_under_a_running_node(run, url):
+    """Beside a node, which may not know the new key, they are left; commands that write single rows go on."""
+    node = await PostgresDatabase.open(url)
+    session = await node.write(lambda tx: made.arrive(tx).session_id)
+    key = {"PALAVER_STORE__ENCRYPTION_KEYS": json.dumps([sealing.new_key()])}
+    assert "Stop every node first" in run(url, "keys", "rotate", status=69, more=key)
+    run(url, "sessions", "end", session, more=key)
+    await node.close()
 
 
 @pytest.mark.parametrize(
