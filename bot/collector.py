@@ -5,7 +5,7 @@ Owns the interpreter's setting, which is the whole process's: whoever runs a dae
 
 import gc
 
-THRESHOLDS = (20_000, 20, 50)
+THRESHOLDS = (20_000, 10, 10)
 """Objects made and not let go of before the youngest are looked at; and after how many such looks the older ones."""
 
 
