@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import signal
 import time
 
@@ -157,3 +158,66 @@ async def test_a_node_without_its_database_stops_in_time(tmp_path):
             assert await owner.stop() == 0
         assert await other.stop() == 0
         assert await violations(nodes, talk) == []
+
+
+async def test_restarting_one_after_the_other_loses_nothing(tmp_path):
+    """People write all the time while each node is stopped and started again: each is answered once, in order, soon."""
+    async with fleet(tmp_path, "memory", node={"lease_s": 60}) as (nodes, talk):
+        await nodes.start("one", "two")
+        await nodes.owner()
+        is_over = asyncio.Event()
+        rng = random.Random(7)
+
+        async def write():
+            while not is_over.is_set():
+                await talk.say_something(rng)
+                await asyncio.sleep(0.1)
+
+        writing = asyncio.create_task(write())
+        try:
+            for node in nodes.nodes.values():
+                await asyncio.sleep(0.5)
+                assert await node.stop(timeout_s=20) == 0
+                await node.start()
+                await asyncio.sleep(0.5)
+        finally:
+            is_over.set()
+            await writing
+        await talk.wait_answered(nodes.nodes["two"], timeout_s=20)
+        longest = await nodes.rows("SELECT MAX(started_at - queued_at) AS ms FROM turns")
+        assert longest[0]["ms"] < 10_000, "far less than the lease: it was given back, not waited for"
+        assert [await node.stop() for node in nodes.nodes.values()] == [0, 0]
+        assert await violations(nodes, talk) == []
+
+
+async def test_the_pace_is_the_fleets(tmp_path):
+    """One message a second for the account: also over a takeover, the next owner counts what the one before has sent."""
+    pace = {"main": {"pace": {"per_account_per_s": 1.0}}}
+    async with fleet(tmp_path, "memory", accounts=pace) as (nodes, talk):
+        await nodes.start("one", "two")
+        owner, other = await nodes.owner()
+        for number in range(6):
+            await talk.say(talk.chats[number % 3])
+        await eventually(
+            lambda: nodes.rows("SELECT 1 FROM outbox WHERE state = 'sent' LIMIT 1"), timeout_s=10, what="sent"
+        )
+        owner.send(signal.SIGTERM)
+        await talk.wait_answered(other, timeout_s=20)
+        span = await nodes.rows("SELECT MAX(sent_at) - MIN(sent_at) AS ms FROM outbox")
+        assert span[0]["ms"] > 4500, "six messages, five pauses"
+        assert await other.stop() == 0
+
+
+async def test_a_start_without_the_database_says_what_to_do(tmp_path):
+    """Nobody listens at database_url: exit code 69, the reason and the setting in two lines, no password, and no traceback."""
+    async with PEOPLE["memory"]() as people:
+        nodes = Fleet(tmp_path, "postgresql://palaver:hidden-words@127.0.0.1:1/palaver", people)
+        async with nodes:
+            node = nodes.add("one")
+            node.launch()
+            assert await node.ended() == 69
+            told = node.log.read_text()
+        assert "database: cannot connect to PostgreSQL database 'palaver' on 127.0.0.1:1" in told
+        assert "database_url" in told
+        assert "hidden-words" not in told
+        assert "Traceback" not in told
