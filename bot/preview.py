@@ -68,7 +68,7 @@ def typing_target(detail: str) -> Target | None:
     """Where a distant preview types; None for what a node of another version says otherwise."""
     try:
         account, channel, channel_kind, thread = orjson.loads(detail)
-    except ValueError:
+    except (ValueError, TypeError):
         return None
     return Target(account, channel, channel_kind, thread)
 

@@ -8,6 +8,7 @@ from config import report
 from config.names import AccountId
 from config.settings import Settings
 from config.sources import Loaded
+from sessions import history
 from sessions.errors import StoreUnavailable
 from tests import postgres
 
@@ -47,10 +48,14 @@ async def test_a_daemon_runs_whole_on_postgresql(url):
         assert "hello there" in str(reply)
         beside = await open_beside(settings)
         try:
-            rows = await beside.read(lambda tx: tx.rows("SELECT status FROM turns"))
+            rows = await beside.read(lambda tx: tx.rows("SELECT id, status FROM turns"))
+            (trace,) = await beside.read(
+                lambda tx: [history.trace(tx, row) for row in history.find_inbox(tx, [rows[0]["id"]])]
+            )
         finally:
             await beside.close()
         assert [row["status"] for row in rows] == ["completed"]
+        assert f"on node {app.node.name}" in story.tell(trace), "palaver why names the node"
     finally:
         await app.close()
 

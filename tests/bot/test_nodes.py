@@ -1,0 +1,142 @@
+"""`Node`: a duty lasts as long as its lease, one node has it at a time, and it ends before another may begin."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from adapters.messages import Target
+from bot.nodes import Node
+from bot.preview import DistantPreview, typing_target
+from config.names import AccountId, ChannelId
+from sessions.database.sqlite import SqliteDatabase
+from sessions.leases import LeaseName
+from sessions.models import Address
+from tests.bot.house import SwitchedDatabase
+
+HEAR = LeaseName("hear", AccountId("memory.main"))
+LEASE_S = 1.0
+
+
+class Shared(SwitchedDatabase):
+    """One node's way to a database that it does not close."""
+
+    async def close(self) -> None:
+        return
+
+
+class Duty:
+    """Keeps a record of who has it."""
+
+    def __init__(self) -> None:
+        self.having: list[str] = []
+        self.most = 0
+        self.times = 0
+
+    def of(self, name):
+        async def have(_lease):
+            self.times += 1
+            self.having.append(name)
+            self.most = max(self.most, len(self.having))
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.having.remove(name)
+
+        return have
+
+
+@pytest.fixture
+async def inner(tmp_path):
+    database = await SqliteDatabase.open(tmp_path / "palaver.db")
+    yield database
+    await database.close()
+
+
+@contextlib.asynccontextmanager
+async def node(inner, duty, name, **options):
+    made = Node(Shared(inner), name, lease_s=LEASE_S, **options)
+    await made.start({HEAR: duty.of(name)})
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def until(claim, timeout_s=5):
+    async with asyncio.timeout(timeout_s):
+        while not claim():
+            await asyncio.sleep(0.01)
+
+
+async def test_one_has_it_and_keeps_it(inner):
+    """The first keeps its lease by renewing it, for many lengths; both know whose it is."""
+    duty = Duty()
+    async with node(inner, duty, "one") as one, node(inner, duty, "two") as two:
+        await until(lambda: two.holders.get(HEAR) == "one")
+        await asyncio.sleep(2.5 * LEASE_S)
+        assert (duty.having, duty.most, duty.times) == (["one"], 1, 1)
+        assert (one.holds(HEAR), two.holds(HEAR)) == (True, False)
+
+
+async def test_given_back_it_is_anothers_soon(inner):
+    """Whoever gives it back has ended its duty first; it does not take it up again."""
+    duty = Duty()
+    async with node(inner, duty, "one") as one, node(inner, duty, "two") as two:
+        await one.give_back([HEAR])
+        assert "one" not in duty.having
+        await until(lambda: two.holds(HEAR), LEASE_S)
+        await asyncio.sleep(LEASE_S)
+        assert (duty.having, duty.most) == (["two"], 1)
+
+
+async def test_cut_off_from_the_database_the_duty_ends_in_time_and_begins_again(inner):
+    """Without its database a node stops before its lease ends; the next takes over; later it may have it again."""
+    duty = Duty()
+    async with node(inner, duty, "one") as one, node(inner, duty, "two") as two:
+        one._database.is_refusing = True
+        await until(lambda: not one.holds(HEAR), 2 * LEASE_S)
+        await until(lambda: two.holds(HEAR), 3 * LEASE_S)
+        assert (duty.having, duty.most) == (["two"], 1)
+        one._database.is_refusing = False
+        await two.give_back([HEAR])
+        await until(lambda: one.holds(HEAR), 3 * LEASE_S)
+        await until(lambda: duty.having == ["one"])
+        assert duty.most == 1
+
+
+async def test_a_node_that_slept_has_nothing(inner):
+    """By its own clock the lease is over: it may not act on it, though its loop has not run since."""
+    now = [0.0]
+    duty = Duty()
+    async with node(inner, duty, "one", clock=lambda: now[0]) as one:
+        assert one.holds(HEAR)
+        now[0] = LEASE_S
+        assert not one.holds(HEAR)
+
+
+async def test_alone_a_node_has_everything_at_once():
+    """Without others there is nobody to ask."""
+    duty = Duty()
+    alone = Node(None, "one")
+    await alone.start({HEAR: duty.of("one")})
+    await until(lambda: duty.having == ["one"])
+    assert (alone.holds(HEAR), alone.lease(HEAR), alone.is_alone) == (True, None, True)
+    await alone.close()
+    assert duty.having == []
+
+
+async def test_a_turn_elsewhere_shows_that_somebody_types():
+    """The sending node is told where to show it, as long as the turn runs; what it cannot read it leaves alone."""
+    said = []
+    address = Address(AccountId("memory.main"), ChannelId("c1"), "group", None, None, None, 1)
+    preview = DistantPreview(lambda word, detail: said.append((word, detail)), address, every_s=0.02)
+    await until(lambda: len(said) > 2)
+    await preview.stop()
+    count = len(said)
+    await asyncio.sleep(0.1)
+    assert len(said) == count
+    assert {word for word, _ in said} == {"typing"}
+    assert typing_target(said[0][1]) == Target(AccountId("memory.main"), ChannelId("c1"), "group")
+    for strange in ("", "{", "[1]", "7"):
+        assert typing_target(strange) is None
