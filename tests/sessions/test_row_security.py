@@ -25,7 +25,7 @@ from tests.sessions.records import resolved as resolve
 from tests.sessions.test_isolation import SCOPES, WAYS, anybody, may_see, populate
 
 READERS = (history, search, lifecycle, contents, semantic, statistics, exporting)
-READS = 2_000
+READS = 1_000
 
 
 def forget_the_filters(monkeypatch) -> None:
