@@ -37,7 +37,7 @@ from bot.upkeep import Upkeep
 from bot.web.app import WebServer, build
 from config.errors import ConfigError
 from config.names import AccountId
-from config.settings import AccountSettings, Settings
+from config.settings import ROLES, AccountSettings, Settings
 from sessions import leases, semantic, tokens
 from sessions.database.base import Database
 from sessions.database.sqlite import SqliteDatabase
@@ -189,6 +189,7 @@ class App:
         self._running: list[asyncio.Task[None]] = []
         if lease_database is None and database.dialect == "postgresql":
             lease_database = database
+        check_roles(settings)
         self.roles = settings.node.roles
         self.node = Node(
             lease_database, name_of(settings.node.name), lease_s=settings.node.lease_s, hints=hints
@@ -459,8 +460,20 @@ def check(settings: Settings) -> None:
     """What can be said of the settings without starting. Raises: CatalogueError, AdapterUnavailable, ConfigError."""
     catalogue.load(settings.language, settings.texts)
     check_tools(settings, ToolRegistry(builtin_tools()).names)
+    check_roles(settings)
     for account in accounts_of(settings).values():
         registry.load(account.platform)
+
+
+def check_roles(settings: Settings) -> None:
+    """Raises: ConfigError where a role would be left to a node that cannot be."""
+    missing = sorted(set(ROLES) - set(settings.node.roles))
+    if missing and is_sqlite(settings.database_url):
+        raise ConfigError(
+            "node.roles",
+            f"leaves out {', '.join(missing)}, and on SQLite there is no other node to do it",
+            "Leave node.roles out, or set database_url to a PostgreSQL server.",
+        )
 
 
 def check_tools(settings: Settings, known: Iterable[str]) -> None:

@@ -139,7 +139,13 @@ class Delivery:
         return self._node is None or self._node.holds(LeaseName("send", account))
 
     def _lease(self, account: AccountId) -> Lease | None:
-        return None if self._node is None else self._node.lease(LeaseName("send", account))
+        """What a send is fenced with; None only where there are no other nodes. Raises: StaleLease."""
+        if self._node is None:
+            return None
+        lease = self._node.lease(LeaseName("send", account))
+        if lease is None:  # it ended a moment ago: without a fence nothing may begin
+            raise StaleLease(f"send {account} is not this node's any more")
+        return lease
 
     def _pace_of(self, account: AccountId) -> Pace:
         return _pace(self._adapters[account].capabilities.pace, self._accounts[account])
@@ -390,8 +396,8 @@ class Delivery:
 
     async def _mark_begun(self, chunk: OutgoingChunk) -> bool:
         """False if another has done something to it since it was read."""
-        lease = self._lease(chunk.address.account)
         try:
+            lease = self._lease(chunk.address.account)
             return await self._durably(
                 lambda: self._database.write(lambda tx: outbox.begin(tx, chunk.id, lease))
             )

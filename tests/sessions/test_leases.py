@@ -1,11 +1,15 @@
 """Leases: one holder at a time, on the database's clock, and an epoch that refuses whoever comes late."""
 
+import asyncio
+
 import pytest
 
 from config.names import AccountId
 from sessions import leases, outbox
+from sessions.database.postgres import PostgresDatabase
 from sessions.errors import StaleLease
 from sessions.leases import Lease, LeaseName
+from tests import postgres
 from tests.sessions.records import ACCOUNT
 from tests.sessions.test_outbox import only, reply, row
 
@@ -83,3 +87,24 @@ def test_names_of_processes_that_are_gone_are_forgotten(tx):
     assert leases.forget_nodes(tx) == 1
     left = tx.rows("SELECT kind, account FROM leases ORDER BY kind")
     assert [(one["kind"], one["account"]) for one in left] == [("run", "one.b2"), ("send", ACCOUNT)]
+
+
+async def test_of_many_that_ask_at_once_one_gets_it():
+    """Four nodes claim the same ended lease at the same moment, again and again: one holder each time, epochs without a gap."""
+    postgres.skip_without_server()
+    with postgres.fresh_database() as url:
+        nodes = [await PostgresDatabase.open_beside(url) for _ in range(4)]
+        try:
+            for epoch in range(1, 21):
+                claims = await asyncio.gather(
+                    *(
+                        node.write(lambda tx, number=number: claim(tx, f"node-{number}"))
+                        for number, node in enumerate(nodes)
+                    )
+                )
+                held = [lease for lease in claims if lease is not None]
+                assert [lease.epoch for lease in held] == [epoch]
+                await nodes[0].write(lambda tx, lease=held[0]: leases.release(tx, lease))
+        finally:
+            for node in nodes:
+                await node.close()
