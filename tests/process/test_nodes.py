@@ -124,6 +124,10 @@ async def test_a_fleet_with_divided_roles_answers(tmp_path):
         assert time.monotonic() - began < 1.0, "hints are quicker than two looks, of a second each"
         ran = await nodes.rows("SELECT DISTINCT node FROM turns")
         assert [row["node"].rpartition(".")[0] for row in ran] == ["turns"]
+        sent = {
+            name for name, node in nodes.nodes.items() if 'outcome="sent"' in (await node.get("/metrics"))[1]
+        }
+        assert sent == {"delivery"}, "one pace for all: replies leave through the account's owner"
         holders = [await nodes.holder(kind) for kind in ("hear", "send", "upkeep")]
         assert holders == ["intake", "delivery", "turns"]
         await talk.say(talk.chats[0], "delay=30")
