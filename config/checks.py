@@ -197,7 +197,9 @@ def _problem(finding: Any, origin_of: OriginOf) -> ConfigError:
     is_secret = node is None or node.is_secret
     given = "" if is_secret else _shown(finding["input"])
     if kind == "literal_error":
-        wanted = f"wanted is one of {_choices(path)}"
+        # one item of a list has no place of its own in the tree
+        choices = _choices(path) or finding.get("ctx", {}).get("expected", "")
+        wanted = f"wanted is one of {choices}"
         words = _choices(path).split(", ")
         if isinstance(finding["input"], str) and (
             close := get_close_matches(finding["input"].lower(), words, n=1)

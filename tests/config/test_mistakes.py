@@ -89,6 +89,10 @@ def test_variables_of_kubernetes_and_of_tests_are_none_of_ours(read):
             "log.level: 'inof': wanted is one of debug, info, warning, error; did you mean info?  (PALAVER_LOG__LEVEL)",
         ),
         (
+            {"PALAVER_NODE__ROLES": "intake, sing"},
+            "node.roles: 'sing': wanted is one of 'intake', 'turns', 'delivery' or 'web'  (PALAVER_NODE__ROLES)",
+        ),
+        (
             {"PALAVER_SESSIONS__EXPIRE_AFTER": "soon"},
             f"sessions.expire_after: 'soon': wanted is {DURATION_WANTED}  (PALAVER_SESSIONS__EXPIRE_AFTER)",
         ),
