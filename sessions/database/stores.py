@@ -191,6 +191,8 @@ class ServerEnd:
 
     def others(self) -> int:
         """How many more connections of Palaver's there are: daemons, and commands beside them."""
+        # Within one transaction the view would show for ever what it showed first.
+        self._all("SELECT pg_stat_clear_snapshot()")
         return int(
             self._all(
                 "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"

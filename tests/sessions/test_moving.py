@@ -228,6 +228,21 @@ async def test_an_interrupted_move_leaves_nothing(path, url, tmp_path, monkeypat
     assert [file for file in tmp_path.iterdir() if file.name.startswith("back")] == []
 
 
+async def test_one_who_leaves_in_time_does_not_stop_a_move(path, url, tmp_path):
+    """A connection that ends while it is waited for is seen to have gone."""
+    await fill(path, turns=2)
+    await move_to_server(path, url)
+    database = await PostgresDatabase.open(url)
+    move = asyncio.create_task(move_to_file(url, tmp_path / "back.db"))
+    try:
+        await asyncio.sleep(0.7)
+        assert not move.done()
+    finally:
+        await database.close()
+    await move
+    assert (tmp_path / "back.db").exists()
+
+
 @pytest.mark.parametrize("fault", ["lost", "changed", "added"])
 async def test_a_difference_is_found_and_nothing_is_stored(path, url, monkeypatch, fault):
     """A row that is lost, changed or added on the way fails the move: counts and checksums are compared."""
