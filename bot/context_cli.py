@@ -18,6 +18,7 @@ from bot.agents.base import Agent
 from bot.session_cli import IdArgument, find_session, unknown_session
 from bot.shell import NOT_FOUND, USAGE, ConfigOption, JsonOption, progress_bar
 from bot.summarising import Summariser
+from bot.windows import tool_tokens
 from config.names import SessionId
 from config.settings import Settings
 from sessions import context, summaries, tokens, window
@@ -46,7 +47,13 @@ def show_context(
         found = find_session(tx, session)
         if found is None:
             return None
-        seen = context.see_session(tx, found, loaded.settings, max_messages=messages)
+        seen = context.see_session(
+            tx,
+            found,
+            loaded.settings,
+            max_messages=messages,
+            tool_tokens=tool_tokens(loaded.settings, found.persona),
+        )
         return found, seen, window.summaries_of(tx, found.id) if seen.notes else ()
 
     async def work(database: Database) -> Seen | None:
@@ -65,6 +72,7 @@ def _context_json(session: Session, seen: Context, stack: Sequence[Summary]) -> 
         "limit": parts.limit,
         "tokens": {
             "instructions": parts.instructions,
+            "tools": parts.tools,
             "summaries": parts.summaries,
             "messages": parts.messages,
             "tool_output": parts.tool_output,
@@ -101,6 +109,7 @@ def _context_text(session: Session, seen: Context, stack: Sequence[Summary]) -> 
         ("session", session.id),
         ("window", f"{parts.limit:,} tokens, {parts.percent} % full"),
         ("instructions", f"{parts.instructions:,} tokens"),
+        ("tools", f"{parts.tools:,} tokens, with the date and whom it talks to"),
         ("summaries", f"{parts.summaries:,} tokens" + (f", of turns {places}" if places else "")),
         ("messages", f"{parts.messages:,} tokens in {len(seen.messages)}, as they were said"),
     ]

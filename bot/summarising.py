@@ -27,6 +27,7 @@ from bot.agents.base import (
 from bot.agents.base import (
     Final as FinalEvent,
 )
+from bot.windows import tool_tokens
 from config.names import SessionId, TurnId
 from config.settings import Settings
 from sessions import context, digest, summaries, tokens
@@ -91,6 +92,9 @@ class Summariser:
     def running(self) -> int:
         return len(self._running)
 
+    def _beside(self, persona: str | None) -> int:
+        return tool_tokens(self._settings, persona)
+
     def notify(self, session_id: SessionId) -> None:
         """Older messages of this session may have to be summarised."""
         if self._is_closing or self._settings.agent.summaries == "off":
@@ -114,7 +118,9 @@ class Summariser:
     async def summarise(self, session_id: SessionId) -> int:
         """Summarise what is due in a session now. Gives how many summaries were made. Raises: StoreError."""
         for number in range(_MOST_ROUNDS):
-            plan = await self._database.read(lambda tx: summaries.plan(tx, session_id, self._settings))
+            plan = await self._database.read(
+                lambda tx: summaries.plan(tx, session_id, self._settings, self._beside)
+            )
             if plan is None:
                 return number
             made = await self._make(plan, context.spoken(plan.messages))
@@ -131,7 +137,9 @@ class Summariser:
 
         Gives how many there are now; None if there were none, or something newer came first. Raises: StoreError.
         """
-        plan = await self._database.read(lambda tx: summaries.plan_again(tx, session_id, self._settings))
+        plan = await self._database.read(
+            lambda tx: summaries.plan_again(tx, session_id, self._settings, self._beside)
+        )
         if plan is None:
             return None
         old = await self._database.read(lambda tx: summaries.versions(tx, plan))

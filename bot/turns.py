@@ -31,7 +31,7 @@ from bot.agents.base import (
 )
 from bot.catalogue import Catalogue
 from bot.tools.registry import ToolContext, ToolRegistry, ToolResult
-from bot.windows import TurnWindow
+from bot.windows import TurnWindow, allowed
 from config.names import AccountId, ChannelId, Json, PlatformMessageId, SessionId, TurnId
 from config.settings import Settings
 from sessions import contents, inbox, outbox, search
@@ -527,9 +527,7 @@ class Turns:
 
     def tool_specs(self, persona: str | None) -> Sequence[ToolSpec]:
         """The tools that a persona's agent may use."""
-        own = self._settings.personas.get(persona) if persona else None
-        allowed = own.tools if own and own.tools is not None else self._settings.agent.tools
-        return [spec for spec in self._tools.specs() if spec.name in allowed]
+        return allowed(self._settings, persona, self._tools.specs())
 
     async def call_tool(
         self, run: _Run, request: ToolRequest, *, is_allowed: bool

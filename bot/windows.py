@@ -7,6 +7,7 @@ how much its model takes. What fits is chosen in `sessions/context.py`.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from typing import Final
 
 import orjson
@@ -20,6 +21,8 @@ from bot.agents.base import (
     ToolOutcome,
     ToolSpec,
 )
+from bot.tools.builtin import builtin_tools
+from bot.tools.registry import ToolRegistry
 from config.settings import Settings
 from sessions import context, tokens, window
 from sessions.context import Context, StepText
@@ -30,6 +33,7 @@ MOST_NARROWINGS: Final = 3
 
 _NARROWER: Final = 0.6
 _NARROWEST_TOKENS: Final = 64
+_FACTS_TOKENS: Final = 40
 _LEAST_COUNTED: Final = 200
 """Tokens: a report about less says more of what we do not count (names, dates, the template) than of how we count."""
 
@@ -63,7 +67,7 @@ class TurnWindow:
         self._agent = agent
         self._language = language
         self._now = datetime.fromtimestamp(now_ms / 1000, UTC)
-        self._specs = specs
+        self._tool_tokens = beside_tokens(settings, specs)
         self._narrowings = 0
         self._first_counted = 0
         self._first_reported = 0
@@ -118,7 +122,7 @@ class TurnWindow:
             return
         self._first_reported = answer.usage.input_tokens
         parts = self.seen.parts
-        self._first_counted = round(parts.total / self._claim.window.ratio) + self._spec_tokens()
+        self._first_counted = round(parts.total / self._claim.window.ratio)
 
     @property
     def lesson(self) -> Lesson:
@@ -146,7 +150,7 @@ class TurnWindow:
         if self.seen.left_out:
             return True
         parts, ratio = self.seen.parts, self._claim.window.ratio
-        room = context.DUE_SHARE * parts.limit - parts.instructions - parts.summaries - parts.messages
+        room = context.DUE_SHARE * parts.limit - (parts.total - parts.tool_output)
         if (
             answer is None or 4 * len(answer) * ratio < room
         ):  # a character has four bytes, and so tokens, at most
@@ -162,15 +166,35 @@ class TurnWindow:
             limit_tokens=limit_tokens,
             ratio=claim.window.ratio,
             steps=[_step_text(step) for step in steps],
+            tool_tokens=self._tool_tokens,
         )
 
-    def _spec_tokens(self) -> int:
-        return sum(
-            tokens.count_often(
-                f"{spec.name} {spec.description} {orjson.dumps(dict(spec.parameters)).decode()}"
-            )
-            for spec in self._specs
-        )
+
+def beside_tokens(settings: Settings, specs: Sequence[ToolSpec]) -> int:
+    """Tokens that come with every request of a model: its tools, and a line with the date and whom it talks to."""
+    if settings.agent.kind != "llm":
+        return 0
+    return _FACTS_TOKENS + sum(
+        tokens.count_often(f"{spec.name} {spec.description} {orjson.dumps(dict(spec.parameters)).decode()}")
+        for spec in specs
+    )
+
+
+def allowed(settings: Settings, persona: str | None, specs: Sequence[ToolSpec]) -> Sequence[ToolSpec]:
+    """Of all tools those that a persona's agent may use."""
+    own = settings.personas.get(persona) if persona else None
+    names = own.tools if own and own.tools is not None else settings.agent.tools
+    return [spec for spec in specs if spec.name in names]
+
+
+def tool_tokens(settings: Settings, persona: str | None) -> int:
+    """The same for a persona with the tools that there are."""
+    return beside_tokens(settings, allowed(settings, persona, _all_specs()))
+
+
+@cache
+def _all_specs() -> Sequence[ToolSpec]:
+    return tuple(ToolRegistry(builtin_tools()).specs())
 
 
 def _step_text(step: RecordedStep) -> StepText:

@@ -288,7 +288,7 @@ class AgentSettings(Section):
     context_tokens: int = Field(
         4000,
         gt=200,
-        description="Most tokens that the model sees: instructions, summaries, messages and tool output.",
+        description="Most tokens that the model sees: instructions, tools, summaries, messages and tool output.",
     )
     summaries: Literal["model", "digest", "off"] = Field(
         "model",

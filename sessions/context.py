@@ -49,10 +49,12 @@ class Parts:
     tool_output: int
     """And the answers that asked for it."""
     limit: int
+    tools: int = 0
+    """Their descriptions, and what else the agent adds to every request."""
 
     @property
     def total(self) -> int:
-        return self.instructions + self.summaries + self.messages + self.tool_output
+        return self.instructions + self.tools + self.summaries + self.messages + self.tool_output
 
     @property
     def percent(self) -> int:
@@ -78,7 +80,7 @@ class Context:
 
     @property
     def is_within(self) -> bool:
-        """False only if instructions, or answers of the model itself, leave no room to any message."""
+        """False only if instructions, tools, or answers of the model itself, leave no room to any message."""
         return self.parts.total <= self.parts.limit
 
 
@@ -90,8 +92,12 @@ def build_context(
     limit_tokens: int,
     instructions: str = "",
     steps: Sequence[StepText] = (),
+    tool_tokens: int = 0,
 ) -> Context:
-    """What the model sees of a session now. For what was learned of its limit see `window.limit_of`."""
+    """What the model sees of a session now. For what was learned of its limit see `window.limit_of`.
+
+    `tool_tokens` is what comes with every request beside the conversation, by our count.
+    """
     state = read_window(tx, session)
     return compose(
         inbox.conversation_until(tx, session.id, _ALL_POSITIONS, max_messages, after=state.summarised_to),
@@ -100,6 +106,7 @@ def build_context(
         limit_tokens=limit_tokens,
         ratio=state.ratio,
         steps=steps,
+        tool_tokens=tool_tokens,
     )
 
 
@@ -110,6 +117,7 @@ def see_session(
     agent: str | None = None,
     *,
     max_messages: int | None = None,
+    tool_tokens: int = 0,
 ) -> Context:
     """`build_context` by the settings: what this agent (any, if None is named) would see of the session now."""
     limit = window.limit_of(settings, session.account, session.channel, read_window(tx, session), agent)
@@ -119,6 +127,7 @@ def see_session(
         settings.agent.context_messages if max_messages is None else max_messages,
         limit_tokens=limit,
         instructions=window.instructions_of(settings, session.persona),
+        tool_tokens=tool_tokens,
     )
 
 
@@ -139,9 +148,17 @@ def compose(
     limit_tokens: int,
     ratio: float = 1.0,
     steps: Sequence[StepText] = (),
+    tool_tokens: int = 0,
 ) -> Context:
     """Choose what fits. Never raises and never asks anybody: the work grows with the length of what it is given, no more."""
-    return _Composer(messages, summaries, instructions, limit_tokens, ratio, steps).run()
+    return _Composer(messages, summaries, instructions, limit_tokens, ratio, steps, tool_tokens).run()
+
+
+def room_beside(limit: int, fixed: int) -> int:
+    """What the limit leaves to a conversation. Instructions and tools are the operator's and are never cut; it gets a quarter
+    of the window even beside them.
+    """
+    return max(limit - fixed, limit // 4, 1)
 
 
 class _Composer:
@@ -155,6 +172,7 @@ class _Composer:
         limit: int,
         ratio: float,
         steps: Sequence[StepText],
+        tool_tokens: int,
     ) -> None:
         self._ratio = ratio
         self._instructions = instructions
@@ -170,8 +188,8 @@ class _Composer:
         self._step_costs = [self._of(count) for count in counts[1 + said :]]
         self._notes_cost = self._of(counts[0])
         self._instructions_cost = self._of(tokens.count_often(instructions)) if instructions else 0
-        # Instructions are the operator's and are never cut; a conversation gets a quarter of the window even beside them.
-        self._room = max(self._limit - self._instructions_cost, self._limit // 4, 1)
+        self._tools_cost = self._of(tool_tokens)
+        self._room = room_beside(self._limit, self._instructions_cost + self._tools_cost)
         self._left_out = 0
         self._is_cut = False
 
@@ -197,6 +215,7 @@ class _Composer:
                 sum(self._costs),
                 sum(self._step_costs),
                 self._limit,
+                self._tools_cost,
             ),
             left_out=self._left_out,
             is_cut=self._is_cut,

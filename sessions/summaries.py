@@ -5,7 +5,7 @@ messages stay as they are, so everything here can be made again. The text is wri
 (`bot/summarising.py`) or is a digest (`digest.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -81,11 +81,22 @@ class Made:
     output_tokens: int = 0
 
 
-def plan(tx: Transaction, session_id: SessionId, settings: Settings) -> Plan | None:
+ToolTokens = Callable[[str | None], int]
+"""What the requests of a persona's agent hold beside the conversation, in tokens by our count."""
+
+
+def _no_tools(_persona: str | None) -> int:
+    return 0
+
+
+def plan(
+    tx: Transaction, session_id: SessionId, settings: Settings, tool_tokens: ToolTokens = _no_tools
+) -> Plan | None:
     """What is to be summarised next; None while nothing is due.
 
     Due are the oldest 70 % of the messages that no summary covers, once the window is 70 % full or they are more than the model
-    sees. What is being answered, the last answer and the last message of a person are never among them.
+    sees. `tool_tokens` tells what a persona's requests hold beside the conversation. What is being answered, the last answer and
+    the last message of a person are never among them.
     """
     found = _session(tx, session_id)
     if found is None or found["status"] not in ("active", "paused"):
@@ -108,9 +119,15 @@ def plan(tx: Transaction, session_id: SessionId, settings: Settings) -> Plan | N
     instructions = window.instructions_of(settings, found["persona"])
     limit = window.limit_of(settings, found["account"], found["channel"], state)
     stack = window.summaries_of(tx, session_id) if state.summarised_to else []
+    beside = tool_tokens(found["persona"])
     if newest["n"] < most:
         seen = context.compose(
-            messages, stack, instructions=instructions, limit_tokens=2**40, ratio=state.ratio
+            messages,
+            stack,
+            instructions=instructions,
+            limit_tokens=2**40,
+            ratio=state.ratio,
+            tool_tokens=beside,
         )
         if seen.parts.total < context.DUE_SHARE * limit:
             return None
@@ -118,7 +135,7 @@ def plan(tx: Transaction, session_id: SessionId, settings: Settings) -> Plan | N
     chosen = _whole_turns(messages, wanted, keep_from)
     if not chosen:
         return None
-    room = max(limit - int(tokens.count(instructions) * state.ratio), limit // 4)
+    room = context.room_beside(limit, int((tokens.count(instructions) + beside) * state.ratio))
     return Plan(
         session_id,
         found["persona"],
@@ -131,17 +148,17 @@ def plan(tx: Transaction, session_id: SessionId, settings: Settings) -> Plan | N
     )
 
 
-def plan_again(tx: Transaction, session_id: SessionId, settings: Settings) -> Plan | None:
+def plan_again(
+    tx: Transaction, session_id: SessionId, settings: Settings, tool_tokens: ToolTokens = _no_tools
+) -> Plan | None:
     """A plan to make all summaries of a session anew from its messages, read with `stretch`; None if it has none."""
     found = _session(tx, session_id)
     if found is None or not found["summarised_to"]:
         return None
     state = window.read(found)
     limit = window.limit_of(settings, found["account"], found["channel"], state)
-    room = max(
-        limit - int(tokens.count(window.instructions_of(settings, found["persona"])) * state.ratio),
-        limit // 4,
-    )
+    fixed = tokens.count(window.instructions_of(settings, found["persona"])) + tool_tokens(found["persona"])
+    room = context.room_beside(limit, int(fixed * state.ratio))
     return Plan(
         session_id,
         found["persona"],

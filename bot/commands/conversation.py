@@ -2,6 +2,7 @@
 
 from adapters.messages import Choice
 from bot.commands.calls import CommandContext, CommandResult, number, wrong_argument
+from bot.windows import tool_tokens
 from sessions import context, history, inbox, lifecycle, people
 
 HISTORY_PAGE = 10
@@ -50,7 +51,13 @@ def status(at: CommandContext, _argument: str) -> CommandResult:
     session = at.session
     if session is None:
         return at.nothing_here()
-    seen = context.see_session(at.tx, session, at.settings, at.agent).parts
+    seen = context.see_session(
+        at.tx,
+        session,
+        at.settings,
+        at.agent,
+        tool_tokens=tool_tokens(at.settings, session.persona),
+    ).parts
     busy = inbox.waiting(at.tx, session.id)
     state = (
         at.count("status_busy_here" if at.is_shared else "status_busy", busy)

@@ -1,12 +1,14 @@
 """What a turn's agent sees, what happens when the provider says it is too much, and what the person is told."""
 
+import json
+
 import pytest
 from structlog.testing import capture_logs
 
 from bot.agents.base import AgentError, ModelAnswer, ToolOutcome, ToolRequest, Usage
 from bot.agents.scripted import ScriptedAgent
 from bot.tools.registry import Tool
-from bot.windows import MOST_NARROWINGS
+from bot.windows import MOST_NARROWINGS, tool_tokens
 from sessions import lifecycle, tokens
 from sessions.context import see_session
 from sessions.scope import OperatorScope
@@ -182,6 +184,39 @@ async def test_turns_find_their_conversation_remembered(tmp_path):
             assert house.hot.misses == (1 if hot_bytes else 30)
         seen.append([[(one.role, one.content) for one in context.messages] for context in agent.contexts])
     assert seen[0][:9] == seen[1][:9]
+
+
+async def test_the_tools_are_within_the_limit(tmp_path):
+    """Instructions, descriptions of tools and conversation together are no more than a model's limit, and shown as they are."""
+    house = House(tmp_path / "p.db", agent={"kind": "llm", "context_tokens": 1500, "summaries": "off"})
+    agent = house.agents[None] = PickyAgent(10**9)
+    requests = []
+
+    async def look(context, tools, run=agent.run):
+        described = [f"{spec.name} {spec.description} {json.dumps(spec.parameters)}" for spec in tools.specs]
+        texts = [context.instructions, *described, *(message.content for message in context.messages)]
+
+        def see(tx):
+            session = lifecycle.find(tx, context.session_id, OperatorScope())
+            beside = tool_tokens(house.settings, None)
+            return see_session(tx, session, house.settings, agent.name, tool_tokens=beside).parts
+
+        requests.append(
+            (sum(tokens.count_each(texts)), sum(tokens.count_each(described)), await house.database.read(see))
+        )
+        async for event in run(context, tools):
+            yield event
+
+    agent.run = look
+    async with house.running():
+        await chat(house, [f"point {number}: " + "words and " * 60 for number in range(12)])
+    assert len(requests) == 12
+    assert max(total for total, _, _ in requests) <= 1500
+    assert max(total for total, _, _ in requests) > 1200
+    for total, described, parts in requests:
+        assert described > 100
+        assert described * 0.8 <= parts.tools <= described * 1.2  # written in another way, about as long
+        assert total * 0.9 <= parts.total <= parts.limit
 
 
 async def test_status_tells_what_the_next_turn_would_be_given(tmp_path):

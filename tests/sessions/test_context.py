@@ -44,8 +44,9 @@ MESSY = st.one_of(
     limit=st.integers(201, 3000),
     ratio=st.floats(0.5, 3.0),
     instructions=st.sampled_from(["", "Answer briefly.", "rule " * 60]),
+    tool_tokens=st.sampled_from([0, 40, 500, 5000]),
 )
-def test_any_mixture_ends_within_the_limit(texts, notes, outputs, limit, ratio, instructions):
+def test_any_mixture_ends_within_the_limit(texts, notes, outputs, limit, ratio, instructions, tool_tokens):
     """Huge messages, summaries and tool output in any mixture: within the limit, the message to answer there, nothing raised."""
     messages = said(*texts)
     seen = compose(
@@ -55,8 +56,9 @@ def test_any_mixture_ends_within_the_limit(texts, notes, outputs, limit, ratio, 
         limit_tokens=limit,
         ratio=ratio,
         steps=[StepText(text, is_output) for text, is_output in outputs],
+        tool_tokens=tool_tokens,
     )
-    beside = max(limit, seen.parts.instructions + limit // 4)
+    beside = max(limit, seen.parts.instructions + seen.parts.tools + limit // 4)
     assert seen.parts.total <= beside + int(24 * ratio) + 1  # the least that the message to answer keeps
     assert seen.instructions == instructions
     assert len(seen.steps) == len(outputs)
@@ -79,7 +81,11 @@ def test_what_fits_is_seen_as_it_was_said(texts):
     assert seen.is_within
     assert not seen.is_cut
     assert seen.parts.total == (
-        seen.parts.instructions + seen.parts.summaries + seen.parts.messages + seen.parts.tool_output
+        seen.parts.instructions
+        + seen.parts.tools
+        + seen.parts.summaries
+        + seen.parts.messages
+        + seen.parts.tool_output
     )
 
 
