@@ -18,7 +18,7 @@ import typer
 from bot import app as daemon
 from bot import moving_cli, shell
 from bot import retention as forgetting
-from bot.reports import escaped
+from bot.reports import counted, escaped
 from bot.shell import UNAVAILABLE, USAGE, ConfigOption, JsonOption, progress_bar
 from bot.transfer_cli import ForceOption, person_named
 from config.names import PersonId
@@ -56,8 +56,8 @@ def list_people(
             for platform, user_id, username in one.identities
         )
         typer.echo(
-            f"{one.id}  {escaped(one.display_name)} ({escaped(who) or 'no identity'})  {one.role}, {one.sessions} sessions,"
-            f" {one.messages} messages, seen {_day(one.last_seen_at)}"
+            f"{one.id}  {escaped(one.display_name)} ({escaped(who) or 'no identity'})  {one.role}, {counted(one.sessions, 'session')},"
+            f" {counted(one.messages, 'message')}, seen {_day(one.last_seen_at)}"
             + (", is being forgotten" if one.is_being_erased else "")
         )
     if not found:
@@ -189,9 +189,11 @@ def rotate(
     if as_json:
         typer.echo(orjson.dumps({"changed": changed, "is_encrypted": not off}).decode())
     elif off:
-        typer.echo(f"{changed} rows were decrypted. Remove store.encryption_keys before the next start.")
+        typer.echo(
+            f"Decrypted: {counted(changed, 'row')}. Remove store.encryption_keys before the next start."
+        )
     else:
-        typer.echo(f"{changed} rows are encrypted anew; only the first key is needed now.")
+        typer.echo(f"Encrypted anew: {counted(changed, 'row')}; only the first key is needed now.")
 
 
 def backup(
@@ -219,7 +221,7 @@ def backup(
         typer.echo(orjson.dumps({**asdict(copy), "path": str(copy.path)}).decode())
         return
     typer.echo(
-        f"{copy.path}: {copy.sessions} sessions with {copy.messages} messages, {copy.size_bytes:,} bytes, sound."
+        f"{copy.path}: {counted(copy.sessions, 'session')} with {counted(copy.messages, 'message')}, {copy.size_bytes:,} bytes, sound."
     )
 
 
@@ -253,7 +255,9 @@ def restore(
             ).decode()
         )
         return
-    typer.echo(f"{copy.path} has {copy.sessions} sessions with {copy.messages} messages now.")
+    typer.echo(
+        f"{copy.path} has {counted(copy.sessions, 'session')} with {counted(copy.messages, 'message')} now."
+    )
     if kept is not None:
         typer.echo(f"What was there before is {kept}.")
 
@@ -324,7 +328,7 @@ def salvage(
         return
     for table in report.tables:
         if table.rows or table.unreadable or table.refused:
-            notes = [f"{table.rows} rows saved"]
+            notes = [f"{counted(table.rows, 'row')} saved"]
             if table.carved:
                 notes.append(f"{table.carved} of them found page by page")
             if table.refused:
@@ -339,9 +343,11 @@ def salvage(
                 )
             typer.echo(f"{table.table:<18} {', '.join(notes)}")
     if report.placeholders:
-        typer.echo(f"{report.placeholders} sessions or people were lost themselves and have a stand-in.")
+        typer.echo(
+            f"Lost themselves, with a stand-in: {counted(report.placeholders, 'session or person', 'sessions or people')}."
+        )
     if report.orphans:
-        typer.echo(f"{report.orphans} rows were left out: what they belong to is lost.")
+        typer.echo(f"Left out, because what they belong to is lost: {counted(report.orphans, 'row')}.")
     if report.is_complete:
         typer.echo("Nothing was lost.")
         return

@@ -15,6 +15,7 @@ import typer
 
 from bot import app as daemon
 from bot import shell
+from bot.reports import counted
 from bot.shell import USAGE, ConfigOption, JsonOption, progress_bar
 from config.settings import Settings
 from config.sources import Loaded
@@ -78,7 +79,7 @@ def backup_server(loaded: Loaded, file: Path, *, force: bool, as_json: bool) -> 
         )
         return
     typer.echo(
-        f"{file}: {copy.rows('sessions')} sessions with {copy.rows('messages')} messages, {file.stat().st_size:,} bytes,"
+        f"{file}: {_talk(copy.rows)}, {file.stat().st_size:,} bytes,"
         " sound; every count and checksum is that of the server."
     )
 
@@ -101,11 +102,9 @@ def restore_server(loaded: Loaded, file: Path, *, force: bool, as_json: bool) ->
     if as_json:
         typer.echo(orjson.dumps(asdict(done)).decode())
         return
-    typer.echo(
-        f"{done.target} has {done.rows('sessions')} sessions with {done.rows('messages')} messages now."
-    )
+    typer.echo(f"{done.target} has {_talk(done.rows)} now.")
     if done.replaced_rows:
-        typer.echo(f"{done.replaced_rows} rows that were there before are gone.")
+        typer.echo(f"Gone, of what was there before: {counted(done.replaced_rows, 'row')}.")
 
 
 def _move(loaded: Loaded, source: str, target: str, *, as_json: bool) -> None:
@@ -125,14 +124,15 @@ def _move(loaded: Loaded, source: str, target: str, *, as_json: bool) -> None:
         return
     rows = sum(one.rows for one in move.tables)
     typer.echo(
-        f"moved    {move.rows('sessions')} sessions with {move.rows('messages')} messages: {rows} rows of {len(move.tables)} tables,"
+        f"moved    {_talk(move.rows)}: {counted(rows, 'row')} of {len(move.tables)} tables,"
         " every count and checksum is equal"
     )
     typer.echo(f"from     {move.source} (not changed)")
     typer.echo(f"to       {move.target}")
     if move.unfinished_turns or move.waiting_replies:
         typer.echo(
-            f"waiting  {move.unfinished_turns} turns to be answered, {move.waiting_replies} replies to be sent: they go on there"
+            f"waiting  {counted(move.unfinished_turns, 'turn')} to be answered,"
+            f" {counted(move.waiting_replies, 'reply', 'replies')} to be sent: they go on there"
         )
     typer.echo("next     Set database_url to the new one and start there. Do not start on the old one again:")
     typer.echo("         it would answer once more what the new one has answered.")
@@ -163,3 +163,7 @@ def _run(label: str, work: Callable[[Callable[[float, float], None]], Any]) -> A
             return await asyncio.to_thread(lambda: work(bar))
 
     return shell.finish(run())
+
+
+def _talk(rows: Callable[[str], int]) -> str:
+    return f"{counted(rows('sessions'), 'session')} with {counted(rows('messages'), 'message')}"

@@ -28,6 +28,11 @@ _HARMLESS: Final = "\n\u200c\u200d"
 """The line's end, and what joins or parts letters in names and emoji."""
 
 
+def counted(number: int, one: str, more: str = "") -> str:
+    """`1 session`, `2 sessions`; `more` is a plural that is made in another way."""
+    return f"{number:,} {one if number == 1 else more or one + 's'}"
+
+
 def search_text(page: SearchPage, *, mark: tuple[str, str] = ("[", "]")) -> str:
     """Two lines for each hit: where it stands, and the words in it between `mark`."""
     lines = []

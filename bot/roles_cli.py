@@ -14,7 +14,7 @@ import typer
 
 from bot import shell
 from bot.keeping_cli import people_cli
-from bot.reports import escaped
+from bot.reports import counted, escaped
 from bot.shell import ConfigOption, JsonOption
 from bot.transfer_cli import person_named
 from sessions import people, retention
@@ -46,7 +46,7 @@ def show(person: PersonArgument, config: ConfigOption = None, as_json: JsonOptio
             ("known as", escaped(f"{platform} {user_id}" + (f" @{username}" if username else "")))
             for platform, user_id, username in one.identities
         ),
-        ("sessions", f"{one.sessions} with {one.messages} messages"),
+        ("sessions", f"{one.sessions:,} with {counted(one.messages, 'message')}"),
         ("first seen", _time(one.created_at)),
         ("last seen", _time(one.last_seen_at)),
     ]

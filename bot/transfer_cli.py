@@ -15,6 +15,7 @@ import orjson
 import typer
 
 from bot import shell
+from bot.reports import counted
 from bot.session_cli import find_session, sessions_cli
 from bot.shell import NOT_FOUND, UNAVAILABLE, USAGE, ConfigOption, JsonOption, progress_bar
 from config.names import PersonId, SessionId
@@ -81,7 +82,9 @@ def export(
         _give_up_stdout()
         raise typer.Exit(0) from None
     if output is not None or sys.stderr.isatty():
-        typer.echo(f"{done.sessions} sessions with {done.messages} messages were written.", err=True)
+        typer.echo(
+            f"{counted(done.sessions, 'session')} with {counted(done.messages, 'message')} written.", err=True
+        )
     if done.unsent_replies:
         typer.echo(
             f"{done.unsent_replies} replies still wait to be sent; they are not part of an export.", err=True
@@ -123,7 +126,10 @@ def import_(
     if as_json:
         typer.echo(orjson.dumps(vars(done)).decode())
         return
-    typer.echo(f"{done.sessions} sessions with {done.messages} messages and {done.persons} people came in.")
+    typer.echo(
+        f"{counted(done.sessions, 'session')} with {counted(done.messages, 'message')}"
+        f" and {counted(done.persons, 'person', 'people')} came in."
+    )
     for count, text in (
         (done.skipped, "sessions were there already."),
         (done.ended, "live sessions came in as ended: others are live in their place."),
