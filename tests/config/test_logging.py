@@ -151,12 +151,13 @@ def test_the_telegram_token_in_httpx_addresses(log, read):
         PALAVER_DATABASE_URL="postgresql://u:geheim123@h/d",
     )
     logs.register_secrets(loaded.settings)
+    before = logging.getLogger("httpx").level  # the adapter for Telegram sets one when it is imported, once
     logging.getLogger("httpx").setLevel(logging.INFO)
     try:
         with httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200))) as client:
             client.get("https://api.telegram.org/bot123456:ABC-telegram-token-0123456789/getMe")
     finally:
-        logging.getLogger("httpx").setLevel(logging.NOTSET)
+        logging.getLogger("httpx").setLevel(before)
     structlog.get_logger().info("x.y", dsn="password geheim123", half="ABC-telegram-token-0123456789")
     first, second = lines()
     assert "/bot[secret]/getMe" in first
