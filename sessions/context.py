@@ -299,8 +299,9 @@ class _Composer:
             allowed = min(cost, max(0, room * 2 // 3 if number != outputs[0] else room))
             if cost > allowed:
                 text = tokens.cut(self._steps[number].text, self._own(allowed)) if allowed > 3 * mark else ""
-                self._steps[number] = replace(self._steps[number], text=text or _DROPPED)
-                self._step_costs[number] = self._of(tokens.count(self._steps[number].text))
+                if text or cost > mark:  # to say that it is left out must not take more than it does
+                    self._steps[number] = replace(self._steps[number], text=text or _DROPPED)
+                    self._step_costs[number] = self._of(tokens.count(self._steps[number].text))
             room -= self._step_costs[number]
 
     def _cut_messages(self) -> None:

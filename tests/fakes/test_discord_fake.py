@@ -893,7 +893,8 @@ from tests.fakes.discord import point_library
 client = discord.Client(intents=discord.Intents.all(), guild_ready_timeout=0.1)
 @client.event
 async def on_message(message):
-    await message.channel.send("seen " + message.content, nonce=str(message.id))
+    if message.author != client.user:
+        await message.channel.send("seen " + message.content, nonce=str(message.id))
 with point_library(sys.argv[1], sys.argv[2]):
     asyncio.run(client.start(sys.argv[3]))
 """

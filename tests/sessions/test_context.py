@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from config.settings import Settings
-from sessions import context, inbox, lifecycle, summaries, window
+from sessions import context, inbox, lifecycle, summaries, tokens, window
 from sessions.context import StepText, build_context, compose
 from sessions.hot import tail_after
 from sessions.models import Message, Summary, Window
@@ -59,7 +59,10 @@ def test_any_mixture_ends_within_the_limit(texts, notes, outputs, limit, ratio, 
         tool_tokens=tool_tokens,
     )
     beside = max(limit, seen.parts.instructions + seen.parts.tools + limit // 4)
-    assert seen.parts.total <= beside + int(24 * ratio) + 1  # the least that the message to answer keeps
+    # What stays whatever happens: the least of the message to answer, and of each output itself or the mark that it was left out.
+    mark = tokens.count("[left out: too long for the model]")
+    least = sum(int(min(tokens.count(text), mark) * ratio) + 1 for text, _ in outputs)
+    assert seen.parts.total <= beside + int(24 * ratio) + 1 + least
     assert seen.instructions == instructions
     assert len(seen.steps) == len(outputs)
     last = seen.messages[-1]
@@ -101,6 +104,18 @@ def test_the_last_question_of_the_bot_and_the_last_message_are_always_kept():
     assert [message.content for message in seen.messages] == ["Which of the two do you want?", "the first"]
     assert seen.is_within
     assert not seen.is_cut
+
+
+def test_short_tool_output_is_not_replaced_by_a_longer_note_about_it():
+    """To say that an output is left out must not take more room than the output."""
+    seen = compose(
+        said("word " * 3000),
+        [],
+        limit_tokens=201,
+        steps=[StepText(text, is_tool_output=True) for text in ["42"] * 40 + ["output " * 2000]],
+    )
+    assert list(seen.steps[:40]) == ["42"] * 40
+    assert len(seen.steps[40]) < 2000
 
 
 def test_the_question_at_the_end_of_a_long_answer_stays():
