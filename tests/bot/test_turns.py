@@ -418,7 +418,11 @@ async def test_a_stopped_turn_without_words_settles_its_message(build, text):
     house = build(agent=GatedAgent())
     async with house.running():
         asking = [asyncio.create_task(house.adapter.ask(f"m{n}")) for n in range(2)]
-        await house.until_running()
+
+        async def both_are_here() -> bool:
+            return await house.statuses() == ["running", "queued"]
+
+        await house.until(both_are_here)
         await house.deliver(text)
         assert await asking[0] == []
         if text == "/stop":
