@@ -8,6 +8,7 @@ exclusions and filters. Messages are put in by plain inserts, through the tables
 """
 
 import asyncio
+import itertools
 import random
 import sys
 import time
@@ -45,39 +46,24 @@ def vocabulary(chance: random.Random) -> list[str]:
 
 def fill(tx: Transaction, first: int, last: int, sentence: Callable[[], str]) -> None:
     """The sessions and messages of people `first` to `last`."""
-    people = range(first, last)
-    tx.execute_many(
-        "INSERT INTO sessions (id, key, scope, platform, account, channel, person_id, status, message_count, created_at,"
-        " last_activity_at) VALUES (:id, :id, 'person', :platform, :account, :person, :person, 'ended', :count, :at, :at)",
-        [
-            {
-                "id": f"s{person}x{number}",
-                "platform": ("telegram", "discord")[person % 2],
-                "account": ("telegram.main", "discord.main")[person % 2],
-                "person": f"p{person}",
-                "count": MESSAGES,
-                "at": NOW - number * 86_400_000,
-            }
-            for person in people
-            for number in range(SESSIONS)
-        ],
+    sessions: list[object] = []
+    messages: list[object] = []
+    for person, number in itertools.product(range(first, last), range(SESSIONS)):
+        at, platform = NOW - number * 86_400_000, ("telegram", "discord")[person % 2]
+        sessions += (f"s{person}x{number}", platform, f"{platform}.main", f"p{person}", MESSAGES, at)
+        for message in range(MESSAGES):
+            role = ("user", "assistant")[message % 2]
+            messages += (f"s{person}x{number}", message // 2, message % 2, role, sentence(), at + message)
+    tx.insert_many(
+        "sessions (id, key, scope, platform, account, channel, person_id, status, message_count, created_at,"
+        " last_activity_at)",
+        "(:id, :id, 'person', :platform, :account, :person, :person, 'ended', :count, :at, :at)",
+        sessions,
     )
-    tx.execute_many(
-        "INSERT INTO messages (session_id, position, part, role, content, created_at)"
-        " VALUES (:session, :position, :part, :role, :content, :at)",
-        [
-            {
-                "session": f"s{person}x{number}",
-                "position": message // 2,
-                "part": message % 2,
-                "role": ("user", "assistant")[message % 2],
-                "content": sentence(),
-                "at": NOW - number * 86_400_000 + message,
-            }
-            for person in people
-            for number in range(SESSIONS)
-            for message in range(MESSAGES)
-        ],
+    tx.insert_many(
+        "messages (session_id, position, part, role, content, created_at)",
+        "(:session, :position, :part, :role, :content, :at)",
+        messages,
     )
 
 

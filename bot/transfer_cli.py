@@ -25,7 +25,7 @@ from sessions.errors import TransferError
 from sessions.scope import OperatorScope, PersonScope, Scope
 from sessions.transfer import exporting, foreign, importing, readable
 from sessions.transfer.exporting import Exported
-from sessions.transfer.importing import Imported
+from sessions.transfer.storing import Imported
 
 Format = Literal["jsonl", "markdown", "csv"]
 ImportFormat = Literal["auto", "jsonl", "openai", "claude", "telegram"]

@@ -72,8 +72,11 @@ class Transaction(Protocol):
 
     def rows(self, sql: str, parameters: Parameters = {}) -> list[Row]: ...
 
-    def execute_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
-        """Run a statement once for each set of parameters."""
+    def insert_many(self, into: str, row: str, values: Sequence[object], tail: str = "") -> None:
+        """`INSERT INTO {into} VALUES {row}, {row}, … {tail}`, in as few statements as the database takes well.
+
+        `row` is in brackets and may hold expressions; `values` are those of one row after another, in the order of its names.
+        """
 
     def narrowed(self, to: Parameters) -> "Transaction":
         """The same transaction for reading as whoever `to` describes (`scope.within`); itself where there is no row security."""

@@ -85,13 +85,13 @@ class PostgresTransaction:
         rows = self._run(sql, parameters).fetchall()
         return rows if self._open is None else [self._open(row) for row in rows]
 
-    def execute_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
-        if not parameters:
+    def insert_many(self, into: str, row: str, values: Sequence[object], tail: str = "") -> None:
+        if not values:
             return
-        statement, names = numbered(sql)
+        statement, names = numbered(f"INSERT INTO {into} VALUES {row} {tail}")
         with self._connection.pipeline():
-            for one in parameters:
-                self._connection.execute(statement, in_order(names, one))
+            for at in range(0, len(values), len(names)):
+                self._connection.execute(statement, values[at : at + len(names)])
 
     def narrowed(self, to: Parameters) -> Transaction:
         return self if self._reader is None else _Narrowed(self._connection, self.seal, self._reader, to)
@@ -110,9 +110,11 @@ class _Narrowed(PostgresTransaction):
         super().__init__(connection, seal, reader)
         self._narrowing = postgres_scopes.narrowing(reader, to)
 
-    def execute_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
-        for one in parameters:  # refused by the server
-            self._run(sql, one)
+    def insert_many(self, into: str, row: str, values: Sequence[object], tail: str = "") -> None:
+        statement = f"INSERT INTO {into} VALUES {row} {tail}"
+        names = numbered(statement)[1]
+        for at in range(0, len(values), len(names)):  # refused by the server
+            self._run(statement, dict(zip(names, values[at : at + len(names)], strict=True)))
 
     def _run(self, sql: str, parameters: Parameters) -> psycopg.Cursor[Any]:
         statement, names = numbered(sql)

@@ -22,7 +22,8 @@ from sessions.database.values import storable
 from sessions.errors import TransferError
 from sessions.transfer import claude, openai, telegram
 from sessions.transfer.archives import Conversation
-from sessions.transfer.importing import Record
+from sessions.transfer.intake import Typed
+from sessions.transfer.storing import Record
 
 Source = Literal["openai", "claude", "telegram"]
 SOURCES: Final[Sequence[Source]] = ("openai", "claude", "telegram")
@@ -92,7 +93,7 @@ def _parsed(raw: bytes) -> Any:
             raise TransferError(f"the file is not JSON: {error}") from error
 
 
-def records(document: Any, source: Source, person: PersonId) -> tuple[Iterator[tuple[int, Record]], int]:
+def records(document: Any, source: Source, person: PersonId) -> tuple[Iterator[Typed], int]:
     """Its conversations as records for `importing.store`, and how many messages were left out.
 
     Raises: TransferError when the document is not what `source` says.
@@ -110,9 +111,7 @@ def records(document: Any, source: Source, person: PersonId) -> tuple[Iterator[t
     return _as_records(conversations, source, person), left_out
 
 
-def _as_records(
-    conversations: Iterable[Conversation], source: Source, person: PersonId
-) -> Iterator[tuple[int, Record]]:
+def _as_records(conversations: Iterable[Conversation], source: Source, person: PersonId) -> Iterator[Typed]:
     for number, conversation in enumerate(conversations, start=1):
         if not conversation.said:
             continue
@@ -128,7 +127,6 @@ def _as_records(
             was = said.role
             rows.append(
                 {
-                    "type": "message",
                     "session_id": session_id,
                     "position": position,
                     "part": 0 if said.role == "user" else 1,
@@ -146,8 +144,8 @@ def _as_records(
         title = storable(" ".join(str(conversation.title or "").split()))[:_TITLE_CHARS] or None
         yield (
             number,
+            "session",
             {
-                "type": "session",
                 "id": session_id,
                 "key": orjson.dumps(["archive", source, conversation.id, person]).decode(),
                 "scope": "person",
@@ -173,7 +171,7 @@ def _as_records(
             },
         )
         for row in rows:
-            yield number, row
+            yield number, "message", row
 
 
 def _deterministic_id(at: int, words: str) -> str:

@@ -377,6 +377,25 @@ async def test_an_upsert_that_does_nothing_counts_nothing(database):
     assert await database.write(lambda tx: (tx.execute(sql), tx.execute(sql))) == (1, 0)
 
 
+@pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 200])
+async def test_many_rows_come_in_whole_whatever_their_number(database, count):
+    """Rows inserted together are all there, each with its own values, and what is there already stays as it is."""
+
+    def work(tx: Transaction) -> None:
+        put(tx, "offset-3", "before")
+        tx.insert_many(
+            "cursors (account, name, value, updated_at)",
+            "(:account, :name, COALESCE((SELECT value || :value FROM cursors WHERE name = :name), :value), 0)",
+            [value for number in range(count) for value in (ACCOUNT, f"offset-{number}", f"value {number}")],
+            "ON CONFLICT (account, name) DO NOTHING",
+        )
+
+    await database.write(work)
+    found = await database.read(lambda tx: tx.rows("SELECT name, value FROM cursors"))
+    expected = {f"offset-{number}": f"value {number}" for number in range(count)} | {"offset-3": "before"}
+    assert {row["name"]: row["value"] for row in found} == expected
+
+
 async def test_it_works_again_after_reopening(opener):
     """Closed and opened again: the rows are there, and migrations do not run a second time."""
     database = await opener()

@@ -21,7 +21,7 @@ from sessions import cleanup, inbox, invariants, sealing, search
 from sessions.database.base import Transaction
 from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import StoreUnavailable
-from sessions.transfer import importing
+from sessions.transfer import intake
 from tests.process.daemon import clean_environment
 from tests.process.nursery import Nursery
 from tests.sessions import records as made
@@ -176,7 +176,7 @@ def with_a_large_session(raw: bytes) -> bytes:
     at = max(number for number, line in enumerate(lines) if line.startswith(b'{"type":"session"'))
     rest = [line for line in lines[at + 1 : -1] if b'"type":"message"' not in line]
     message = next(json.loads(line) for line in lines[at:] if b'"type":"message"' in line)
-    count = importing.LARGEST + 2000
+    count = intake.LARGEST + 2000
     session = json.loads(lines[at]) | {"message_count": count, "next_position": count + 1}
     many = [
         orjson.dumps({**message, "position": number, "part": 0, "content": f"n {number}", "turn_id": None})

@@ -11,7 +11,7 @@ from sessions.database.base import Database, Transaction
 from sessions.models import ErrorRecord, ToolCall
 from sessions.scope import OperatorScope
 from sessions.transfer import exporting, importing
-from sessions.transfer.importing import Imported
+from sessions.transfer.storing import Imported
 from tests.sessions import records
 from tests.sessions.records import NOW
 

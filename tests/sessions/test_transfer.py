@@ -17,7 +17,7 @@ from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import TransferError
 from sessions.models import Session
 from sessions.scope import OperatorScope, PersonScope
-from sessions.transfer import exporting, importing, readable, records
+from sessions.transfer import exporting, importing, intake, readable, records
 from tests.sessions import records as made
 from tests.sessions.conversations import exported, imported, talk
 from tests.sessions.stores import DATABASES
@@ -84,8 +84,8 @@ async def test_a_round_trip_into_the_other_kind_of_database(store, other):
 async def test_any_talk_survives_batches_of_any_size(talks, batch, largest):
     """Whatever is said, and wherever the batches are cut, a round trip gives the same bytes and sound books."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importing, "BATCH", batch)
-        patch.setattr(importing, "LARGEST", largest)
+        patch.setattr(intake, "BATCH", batch)
+        patch.setattr(intake, "LARGEST", largest)
         one = await SqliteDatabase.open(Path(folder, "one.db"))
         two = await SqliteDatabase.open(Path(folder, "two.db"))
         try:
@@ -192,7 +192,7 @@ async def test_somebody_known_here_stays_one_person(store, other):
 
 async def test_a_large_session_is_not_seen_before_it_is_whole(store, other, monkeypatch):
     """When an import is cut off in a large session nobody sees half of it, and the next import completes it."""
-    monkeypatch.setattr(importing, "LARGEST", 20)
+    monkeypatch.setattr(intake, "LARGEST", 20)
 
     def long(tx):
         for number in range(30):
@@ -262,6 +262,18 @@ async def test_a_row_of_another_session_is_refused(store, other):
                 await imported(
                     other, b"\n".join(map(orjson.dumps, [*raw[:number], strange, *raw[number + 1 :]]))
                 )
+
+
+@pytest.mark.parametrize("name", ["account", "channel", "message_id"])
+async def test_a_message_that_queued_a_turn_needs_its_place(store, other, name):
+    """What a turn is found by cannot be missing; it is said with the line, and nothing of the session comes in."""
+    await store.write(lambda tx: talk(tx, seed=9, turns=6))
+    raw = lines(await exported(store))
+    number = next(at for at, line in enumerate(raw) if line["type"] == "turn" and line["inbox"])
+    del raw[number]["inbox"][name]
+    with pytest.raises(TransferError, match=f"line {number + 1}: an inbox without {name}"):
+        await imported(other, b"\n".join(map(orjson.dumps, raw)))
+    assert await other.read(lambda tx: made.count(tx, "turns")) == 0
 
 
 @settings(max_examples=60)

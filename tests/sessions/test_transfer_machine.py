@@ -25,7 +25,7 @@ from sessions.database.base import Database, Transaction
 from sessions.errors import TransferError
 from sessions.lifecycle import Doer
 from sessions.scope import OperatorScope, PersonScope
-from sessions.transfer import importing
+from sessions.transfer import intake
 from tests.sessions.conversations import exported, imported
 from tests.sessions.records import NOW, arrive, claimed, incoming
 from tests.sessions.stores import DATABASES
@@ -69,18 +69,18 @@ class TransferMachine(RuleBasedStateMachine):
         self.known: list[set[str]] = [set(), set()]
         self.now = NOW
         self.number = 0
-        self.batch = importing.BATCH, importing.LARGEST
+        self.batch = intake.BATCH, intake.LARGEST
 
     @initialize(batch=st.sampled_from([(12_000, 36_000), (6, 12), (1, 3)]))
     def open(self, batch: tuple[int, int]) -> None:
-        importing.BATCH, importing.LARGEST = batch  # type: ignore[misc]  # as a larger file would have it
+        intake.BATCH, intake.LARGEST = batch  # type: ignore[misc]  # as a larger file would have it
         for kind in (self.store, "sqlite"):
             folder = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="palaver-machine-"))
             opener = self.runner.run(self.stack.enter_async_context(DATABASES[kind](Path(folder))))
             self.databases.append(self.runner.run(opener()))
 
     def teardown(self) -> None:
-        importing.BATCH, importing.LARGEST = self.batch  # type: ignore[misc]
+        intake.BATCH, intake.LARGEST = self.batch  # type: ignore[misc]
         self.runner.run(self.stack.aclose())
         self.runner.close()
 
