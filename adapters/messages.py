@@ -60,6 +60,8 @@ class InboundMessage:
     """In a group: it mentions the bot, replies to it, or is a command meant for it. Always True in direct channels."""
     is_command_for_other: bool = False
     """A command spelled for another bot (`/help@other_bot`)."""
+    is_bare_command: bool = False
+    """In a group: a command that names no bot, so that one we do not know may be meant for another."""
     reply_to: PlatformMessageId | None = None
     attachments: tuple[Attachment, ...] = ()
     unsupported: Unsupported | None = None

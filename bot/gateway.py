@@ -250,7 +250,7 @@ class Gateway:
             incoming, call = replace(incoming, text=call.argument), None
         if message.is_edit:
             return self._take_edit(tx, incoming, person, now)
-        if call is not None and message.channel_kind == "group" and not commands.is_for_us(call.name):
+        if call is not None and message.is_bare_command and not commands.is_for_us(call.name):
             decision = policy.Decision("unknown_command")
             return self._decline(tx, message, incoming, person, decision, now)
         if call is not None:

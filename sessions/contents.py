@@ -209,11 +209,12 @@ def titles(tx: Transaction, session_ids: Sequence[SessionId], scope: Scope) -> d
 
 
 def _own_title(tx: Transaction, session_id: SessionId) -> str | None:
-    first = tx.row(
-        "SELECT content FROM messages WHERE session_id = :id AND role = 'user' ORDER BY position, part LIMIT 1",
+    # the first one with words: a conversation may well begin with a picture
+    opening = tx.rows(
+        "SELECT content FROM messages WHERE session_id = :id AND role = 'user' ORDER BY position, part LIMIT 5",
         {"id": session_id},
     )
-    return title_from(first["content"]) if first else None
+    return next(filter(None, (title_from(message["content"]) for message in opening)), None)
 
 
 def title_from(text: str) -> str | None:

@@ -7,7 +7,7 @@ picture, and each is a message of its own; only the picture with the caption has
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from adapters.errors import MalformedUpdate
 from adapters.messages import Attachment, AttachmentKind, InboundMessage, Sender, Unsupported
@@ -117,6 +117,10 @@ def _parse(update: Json, account: AccountId, bot: BotIdentity, max_bytes: int, n
     return None
 
 
+_Command = Literal["bare", "ours", "other's"]
+"""Whether a command names a bot, and which."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Reader:
     account: AccountId
@@ -143,7 +147,8 @@ class _Reader:
         if not (has_text or attachment or unsupported):
             return None
         is_direct = chat_type == "private"
-        text, is_command, is_for_other, is_mentioned = self._said(raw)
+        text, command, is_mentioned = self._said(raw)
+        is_for_other = command == "other's"
         reply_to, replies_to_bot = self._reply(raw)
         return InboundMessage(
             account=self.account,
@@ -157,8 +162,10 @@ class _Reader:
             thread=ThreadId(str(_id(raw, "message_thread_id")))
             if raw.get("is_topic_message") is True
             else None,
-            is_addressed=is_direct or (not is_for_other and (is_mentioned or is_command or replies_to_bot)),
+            is_addressed=is_direct
+            or (not is_for_other and (is_mentioned or command is not None or replies_to_bot)),
             is_command_for_other=is_for_other,
+            is_bare_command=command == "bare" and not (is_direct or is_mentioned or replies_to_bot),
             reply_to=reply_to,
             attachments=(attachment,) if attachment else (),
             unsupported=unsupported,
@@ -190,11 +197,11 @@ class _Reader:
         )
         return ButtonPress(query_id, message)
 
-    def _said(self, raw: Mapping[str, Any]) -> tuple[str, bool, bool, bool]:
-        """(text for us, is a command, is a command for another bot, mentions us)."""
+    def _said(self, raw: Mapping[str, Any]) -> tuple[str, _Command | None, bool]:
+        """(text for us, what kind of command it is, mentions us)."""
         field, entities = ("text", "entities") if "text" in raw else ("caption", "caption_entities")
         if field not in raw:
-            return "", False, False, False
+            return "", None, False
         source = raw[field]
         if not isinstance(source, str):
             raise _Shape(f"{field} is no text")
@@ -211,12 +218,11 @@ class _Reader:
         text_for_us = text[start:].strip()
         command = next((mark for mark in marks if mark.kind == "bot_command" and mark.start == start), None)
         if command is None:
-            return text_for_us, False, False, bool(mine)
+            return text_for_us, None, bool(mine)
         name, at, addressee = command.text.partition("@")
-        is_for_other = bool(at) and addressee.lower() != self.bot.username.lower()
-        if not is_for_other:
-            text_for_us = name + text[command.end :].rstrip()
-        return text_for_us, True, is_for_other, bool(mine)
+        if at and addressee.lower() != self.bot.username.lower():
+            return text_for_us, "other's", bool(mine)
+        return name + text[command.end :].rstrip(), "ours" if at else "bare", bool(mine)
 
     def _is_my_mention(self, mark: Mark) -> bool:
         if mark.kind == "mention":

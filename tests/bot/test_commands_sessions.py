@@ -365,11 +365,12 @@ async def test_forgetting_a_person_is_requested_once_confirmed(house):
 
 
 async def test_other_bots_commands_in_a_group_are_left_to_them(house):
-    """In a group an unknown command gets no answer, unless it is nearly one of ours; in a direct channel it does."""
-    receipt = await house.deliver("/quantum", **GROUP)
+    """A group's unknown command that names no bot gets no answer, unless it is nearly one of ours; one that names us does."""
+    receipt = await house.deliver("/quantum", is_bare_command=True, **GROUP)
     assert (receipt.outcome, receipt.reason) == ("declined", "unknown_command")
     assert "Did you mean /sessions?" in await ask(house, "/session", **GROUP)
     assert house.shown("g") == ["I do not know /session. Did you mean /sessions?"]
+    assert "I do not know /quantum" in await ask(house, "/quantum", **GROUP)
     assert "I do not know /quantum" in await ask(house, "/quantum")
 
 

@@ -184,6 +184,14 @@ def test_any_text_makes_one_short_line_or_none(text):
         assert len(title.splitlines()) == 1
 
 
+def test_a_conversation_that_begins_with_a_picture_is_called_by_its_first_words(tx):
+    """A message without words gives no title and hides none."""
+    for text in ("", "what is on it?"):
+        queued = arrive(tx, incoming(text))
+        inbox.finish(tx, claimed(tx, queued.session_id), "completed", NOW, answer="a cat")
+    assert contents.titles(tx, [queued.session_id], EVERYTHING) == {queued.session_id: "what is on it?"}
+
+
 def test_titles_are_given_or_made_within_the_scope(tx):
     """A session is called by its first question until somebody names it; taking the name away gives that back."""
     queued = arrive(tx, incoming("a trip to Rome"))

@@ -117,6 +117,7 @@ def test_whom_a_group_message_addresses(text, marks, said, is_addressed, is_for_
     """Mentions and commands address the bot exactly if they name it; a leading mention is taken off the text."""
     found = in_group(text, *marks)
     assert (found.text, found.is_addressed, found.is_command_for_other) == (said, is_addressed, is_for_other)
+    assert found.is_bare_command == (text == "/help")
 
 
 def test_start_keeps_its_payload():
