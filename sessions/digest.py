@@ -1,10 +1,11 @@
 """A digest of a conversation made of its own sentences: those with facts, names, numbers, questions and decisions.
 
-Owns the choice; no model, no chance, the same input always gives the same digest. What makes a sentence worth keeping is told by
-its form (figures, names, addresses) in any language, and by words in English, German, Spanish, Russian and Chinese
-(`cues.py`).
+Owns the choice; no model, no chance, the same input always gives the same digest. What makes a sentence worth keeping is told in
+any language by its form (a whole statement, figures, names, addresses) and by how little the rest of the conversation is like it,
+and by words in English, German, Spanish, Russian and Chinese (`cues.py`).
 """
 
+import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -19,6 +20,11 @@ _REPEATED: Final = 1.5
 _MOST_CHARS: Final = 6_000
 """Of one message: its beginning and its end."""
 _MOST_SENTENCES: Final = 1_500
+_FEW: Final = 5
+"""Sentences of which each is as new as the others."""
+_STATED: Final = 3.0
+_WHOLE_SENTENCE: Final = 5
+"""Words from which on a sentence says something whole."""
 _LONGEST: Final = 280
 """Characters of a kept sentence."""
 
@@ -29,7 +35,8 @@ _CODE: Final = re.compile(
 )
 _NAME: Final = re.compile(r"(?<=[\w,;:)\"»”] )[«\"„“]?[A-ZÀ-ÖØ-ÞА-ЯЁ][\w'’-]+")
 _QUOTED: Final = re.compile(r"[«„“\"「『《]([^»“”\"」』》]{2,60})[»“”\"」』》]")
-_WORD: Final = re.compile(r"[^\W\d_]{3,}|\d+|[\u3400-\u9fff]{2}")
+_WORD: Final = re.compile(r"[\u3400-\u9fff]{2}|[^\W\d_\u3400-\u9fff]{3,}|\d+")
+_PART: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
 _HAN: Final = re.compile("[\u3400-\u9fff]")
 _CYRILLIC: Final = re.compile("[а-яё]")
 _LINE: Final = re.compile(r"^- (?:(?P<who>[^:\n]{1,40}): )?(?P<text>.+)$")
@@ -73,8 +80,8 @@ def make_digest(spoken: Sequence[Spoken], limit_tokens: int) -> str:
     sentences = _sentences(spoken)
     if not sentences or limit_tokens <= 0:
         return ""
-    frequency = Counter(word for sentence in sentences for word in set(_words(sentence.text)))
-    total = len(sentences)
+    parts = [_parts(sentence.text) for sentence in sentences]
+    frequency = Counter(part for own in parts for part in own)
     scored = []
     seen: set[str] = set()
     forms: Counter[str] = Counter()
@@ -86,7 +93,8 @@ def make_digest(spoken: Sequence[Spoken], limit_tokens: int) -> str:
         form = "".join(sign for sign in plain if not sign.isdigit())
         # The same words with other figures: an update if somebody told it, but what is asked or explained daily tells little.
         forms[form] += 1
-        scored.append((_score(sentence, frequency, total) - _REPEATED * min(3, forms[form] - 1), sentence))
+        novelty = _novelty(parts[sentence.order], frequency) if len(sentences) > _FEW else 1.0
+        scored.append((_score(sentence, novelty) - _REPEATED * min(3, forms[form] - 1), sentence))
     # What is worth more per token first; a long sentence must earn its place.
     lines = [(_line(sentence), score, sentence) for score, sentence in scored]
     costs = tokens.count_each([line for line, _, _ in lines])
@@ -124,26 +132,24 @@ def _line(sentence: _Sentence) -> str:
     return f"- {sentence.who}: {sentence.text}" if sentence.who else f"- {sentence.text}"
 
 
-def _score(sentence: _Sentence, frequency: Counter[str], total: int) -> float:
+def _score(sentence: _Sentence, novelty: float) -> float:
     text, lower = sentence.text, f" {sentence.text.lower()} "
-    score = 1.0
-    score += 2.0 * min(2, len(_NUMBER.findall(text)) > 0)
-    score += 2.0 * min(2, len(_CODE.findall(text)))
-    score += 1.2 * min(3, len(_NAME.findall(text)))
-    score += 1.0 * min(2, len(_QUOTED.findall(text)))
-    score += 4.0 * min(2, _hits(FACT, lower))
-    score += 4.0 * min(1, _hits(DECISION, lower))
-    score += 1.5 * min(1, _hits(OPEN, lower))
-    if sentence.is_person:
-        score *= 1.6
-        if text.rstrip("\"'»”)").endswith(("?", "？")):
-            score -= 1.0  # most questions were answered; one with facts in it has earned more above
-    else:
-        score *= 0.6
+    marks = 2.0 * bool(_NUMBER.search(text))
+    marks += 2.0 * min(2, len(_CODE.findall(text)))
+    marks += 1.2 * min(3, len(_NAME.findall(text)))
+    marks += 1.0 * min(2, len(_QUOTED.findall(text)))
+    marks += 1.5 * min(1, _hits(OPEN, lower))
+    told = 4.0 * min(2, _hits(FACT, lower))
+    told += 4.0 * min(1, _hits(DECISION, lower))
     words = _words(text)
-    if words and total > 5:
-        rare = sum(1 for word in words if frequency[word] <= 1)
-        score += 1.5 * rare / len(words)
+    is_question = text.rstrip("\"'»”)").endswith(("?", "？"))
+    if sentence.is_person and not is_question:
+        # Whoever states something in a whole sentence tells something, whatever the language; what fills a chat is short, asked,
+        # or much like what else is said in it.
+        told += _STATED * min(1.0, len(words) / _WHOLE_SENTENCE)
+    score = 1.0 + told + marks
+    score *= 0.25 + 0.75 * novelty
+    score *= 0.5 if not sentence.is_person or is_question else 1.6
     if _hits(COURTESY, lower) and len(text) < 60:
         score -= 3.0
     if _hits(HEARSAY, lower):
@@ -151,6 +157,17 @@ def _score(sentence: _Sentence, frequency: Counter[str], total: int) -> float:
     if len(words) < 2:
         score -= 1.5
     return score
+
+
+def _novelty(parts: Sequence[str], frequency: Counter[str]) -> float:
+    """The share of a sentence's words and pairs of words that nothing else in the conversation has, from 0 to 1."""
+    return sum(frequency[part] <= 1 for part in parts) / len(parts) if parts else 0.0
+
+
+def _parts(text: str) -> Sequence[str]:
+    """Its pairs of neighbouring words, of characters where words have no spaces between them; each once."""
+    words = [word.casefold() for word in _PART.findall(text)]
+    return list(dict.fromkeys(map(" ".join, itertools.pairwise(words))) or dict.fromkeys(words))
 
 
 def _hits(cues: Cues, lower: str) -> int:

@@ -1,8 +1,8 @@
 """The recall set: facts that people tell early in a long chat and ask for late, in five languages.
 
 Owns the conversations and the measure. Each fact is told once among small talk that has figures, names and questions of its own;
-`recall` says how many of them stand in what the model sees after the whole conversation went through the summaries.
-`python -m tests.sessions.recall` prints the table.
+`recall` says how many of them stand in what the model sees after the whole conversation went through the summaries. A second set,
+that nothing was tuned on, is `recall_held_out.py`. `python -m tests.sessions.recall` prints the table.
 """
 
 import asyncio
@@ -333,16 +333,21 @@ class Recalled:
     """How full the window is at the end."""
 
 
-async def recall(language: str, folder: Path, *, messages: int = 400) -> Recalled:
-    """Play a chat of so many messages, facts in its first 30, with no model to summarise it."""
-    chat = CHATS[language]
-    database = await SqliteDatabase.open(folder / f"recall-{language}.db")
+async def recall(
+    language: str, folder: Path, *, chat: Chat | None = None, is_new: bool = False, messages: int = 400
+) -> Recalled:
+    """Play a chat of so many messages, facts in its first 30, with no model to summarise it.
+
+    The small talk comes again and again with one word of each sentence changed; `is_new`: with four of five.
+    """
+    chat = chat or CHATS[language]
+    database = await SqliteDatabase.open(folder / f"recall-{language}-{len(chat.talk)}-{is_new}.db")
     settings = Settings()
     summariser = Summariser(database, settings, lambda _persona: None, now=lambda: NOW)
     try:
         session_id = ""
         for turn in range(messages // 2):
-            asked, answered = _exchange(chat, turn)
+            asked, answered = _exchange(chat, turn, is_new=is_new)
 
             def say(tx: Transaction, asked: str = asked, answered: str = answered) -> str:
                 queued = arrive(tx, incoming(asked, channel=f"recall-{language}"))
@@ -379,49 +384,64 @@ def _share(facts: Sequence[Fact], text: str) -> float:
     return sum(fact.key.lower() in text for fact in facts) / len(facts)
 
 
-def _exchange(chat: Chat, turn: int) -> tuple[str, str]:
+def _exchange(chat: Chat, turn: int, *, is_new: bool) -> tuple[str, str]:
     """What is said in a turn: in the first fifteen a fact follows the small talk."""
     facts = (*chat.facts, *chat.plain)
     asked, answered = chat.talk[turn % len(chat.talk)]
     if turn >= len(
         chat.talk
     ):  # the same talk again would be recognised as such: other things are talked about each time
-        asked, answered = _reworded(asked, turn), _reworded(answered, turn)
+        asked, answered = (_reworded(text, turn, is_new=is_new) for text in (asked, answered))
     if turn < len(facts):
         asked = f"{asked} {facts[turn].told}"
     return asked, answered
 
 
-def _reworded(text: str, turn: int) -> str:
-    """The text with new words in the places of its longest ones: one in each sentence."""
+def _reworded(text: str, turn: int, *, is_new: bool) -> str:
+    """The text with new words in the places of its longest ones: one in each sentence, or nearly all."""
     chance = random.Random(f"{turn} {text}")
     pieces = re.split(r"(?<=[.!?。！？])", text)
-    return "".join(_replaced(piece, chance) for piece in pieces)
+    return "".join(_replaced(piece, chance, is_new=is_new) for piece in pieces)
 
 
-def _replaced(sentence: str, chance: random.Random) -> str:
-    if han := re.findall("[\u4e00-\u9fff]{2}", sentence):
-        return sentence.replace(
-            chance.choice(han), "".join(chr(chance.randint(0x4E00, 0x8FFF)) for _ in range(2)), 1
-        )
-    words = re.findall(r"[^\W\d_]{4,}", sentence)
+def _replaced(sentence: str, chance: random.Random, *, is_new: bool) -> str:
+    words = re.findall("[\u4e00-\u9fff]{2}", sentence) or re.findall(r"[^\W\d_]{4,}", sentence)
     if not words:
         return sentence
-    is_cyrillic = any("а" <= sign <= "я" for sign in sentence.lower())
+    if not is_new:
+        words = [chance.choice(words) if _is_han(words[0]) else max(words, key=len)]
+    for word in words:
+        if not is_new or chance.random() < 0.8:
+            sentence = sentence.replace(word, _new_word(word, chance), 1)
+    return sentence
+
+
+def _is_han(word: str) -> bool:
+    return "\u4e00" <= word[0] <= "\u9fff"
+
+
+def _new_word(word: str, chance: random.Random) -> str:
+    if _is_han(word):
+        return "".join(chr(chance.randint(0x4E00, 0x8FFF)) for _ in range(2))
+    is_cyrillic = any("а" <= sign <= "я" for sign in word.lower())
     consonants, vowels = ("бвгдзклмнпрст", "аеиоуя") if is_cyrillic else ("bdfgklmnprstv", "aeiou")
-    word = "".join(chance.choice(consonants) + chance.choice(vowels) for _ in range(chance.randint(2, 4)))
-    return sentence.replace(max(words, key=len), word, 1)
+    return "".join(chance.choice(consonants) + chance.choice(vowels) for _ in range(chance.randint(2, 4)))
 
 
 async def _main() -> None:
+    from tests.sessions.recall_held_out import HELD_OUT  # it needs the classes of this module
+
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    with tempfile.TemporaryDirectory() as folder:
-        for language in CHATS:
-            found = await recall(language, Path(folder))
-            print(
-                f"{language}  marked facts {found.marked:4.0%}, plain {found.plain:4.0%} after {found.rounds} summaries,"
-                f" window {found.percent} % full; lost: {', '.join(found.lost) or 'none'}"
-            )
+    for name, chats in (("tuned", CHATS), ("held out", HELD_OUT)):
+        for is_new in (False, True):
+            print(f"{name}, small talk with {'four words of five' if is_new else 'one word a sentence'} new")
+            for language, chat in chats.items():
+                with tempfile.TemporaryDirectory() as folder:
+                    found = await recall(language, Path(folder), chat=chat, is_new=is_new)
+                print(
+                    f"  {language}  marked facts {found.marked:4.0%}, plain {found.plain:4.0%} after {found.rounds} summaries,"
+                    f" window {found.percent} % full"
+                )
 
 
 if __name__ == "__main__":

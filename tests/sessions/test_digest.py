@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from sessions import tokens
 from sessions.digest import BOT, Spoken, lines_of, make_digest
 from tests.sessions.recall import CHATS, recall
+from tests.sessions.recall_held_out import HELD_OUT
 
-MARKED_FLOOR, PLAIN_FLOOR = 0.9, 0.4
-"""Measured: all marked facts in every language; of the plain ones 48 % over all languages (0 in two, all in two)."""
+TUNED_FLOOR, HELD_OUT_FLOOR = 1.0, 0.8
+"""Of all facts in each language. Measured: all of both sets; where small talk is new in four words of five, 67 % and more."""
 
 
 @settings(max_examples=60)
@@ -61,18 +62,41 @@ def test_a_giant_message_is_read_at_both_ends():
 
 
 @pytest.mark.parametrize("language", list(CHATS))
-async def test_marked_facts_survive_a_long_conversation(language, tmp_path):
-    """Four hundred messages and dozens of summaries later, facts told early are still in front of the model."""
+async def test_facts_survive_a_long_conversation(language, tmp_path):
+    """Four hundred messages and dozens of summaries later, facts told early are still in front of the model, marked as such or not."""
     found = await recall(language, tmp_path)
     print(f"{language}: marked {found.marked:.0%}, plain {found.plain:.0%}, lost {found.lost}")
     assert found.rounds >= 20
     assert found.percent <= 70
-    assert found.marked >= MARKED_FLOOR
+    assert min(found.marked, found.plain) >= TUNED_FLOOR
 
 
-async def test_plain_facts_survive_in_part(tmp_path):
-    """What nothing marks as a fact competes with the small talk; over all languages the measured share stays."""
-    found = [await recall(language, tmp_path) for language in CHATS]
-    share = sum(one.plain for one in found) / len(found)
-    print(f"plain facts kept: {share:.0%}")
-    assert share >= PLAIN_FLOOR
+@pytest.mark.parametrize("language", list(HELD_OUT))
+async def test_so_do_facts_that_nothing_was_tuned_on(language, tmp_path):
+    """Other people's facts, in other small talk, are kept as well."""
+    found = await recall(language, tmp_path, chat=HELD_OUT[language])
+    assert min(found.marked, found.plain) >= HELD_OUT_FLOOR
+
+
+async def test_most_facts_survive_small_talk_that_never_repeats_itself(tmp_path):
+    """Where hardly two words of the small talk come again, form alone tells a fact from it: most are kept over all languages."""
+    found = [await recall(one, tmp_path, chat=HELD_OUT[one], is_new=True) for one in HELD_OUT]
+    shares = [one.plain for one in found]
+    print(f"plain facts kept: {shares}")
+    assert sum(shares) / len(shares) >= HELD_OUT_FLOOR
+    assert all(one.marked == 1 for one in found)
+
+
+@pytest.mark.parametrize(
+    ("fact", "talk"),
+    [
+        ("Der Ersatzschlüssel hängt hinter dem Heizkessel.", "Na ja."),
+        ("El coro ensaya en el molino viejo.", "¿Y cuánto tiempo viven los pulpos gigantes?"),
+        ("合唱团在老磨坊排练。", "那它们到底能活多久呢？"),
+        ("Соседи строят в сарае сауну.", "А сколько же они живут?"),
+    ],
+)
+def test_a_statement_comes_before_a_question_and_a_word_in_passing(fact, talk):
+    """With nothing else to tell them apart, and room for one, what somebody says whole is kept, in any language."""
+    spoken = [Spoken("Ada", talk), Spoken("Ada", fact), Spoken("Ada", talk.replace("?", "!"))]
+    assert make_digest(spoken, tokens.count(f"- Ada: {fact}") + 2) == f"- Ada: {fact}"
