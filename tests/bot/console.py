@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from bot.cli import cli
 from sessions.database.base import Transaction
 from sessions.database.sqlite import SqliteDatabase
+from tests.sessions.stores import lay_sqlite
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ class Console:
         """Do something to the database as the daemon would."""
 
         async def run() -> T:
-            database = await SqliteDatabase.open(self.path)
+            database = await SqliteDatabase.open(lay_sqlite(self.path))
             try:
                 return await database.write(work)
             finally:
@@ -42,7 +43,7 @@ class Console:
         """The same while somebody else owns the database."""
 
         async def run() -> tuple[int, str, str]:
-            database = await SqliteDatabase.open(self.path)
+            database = await SqliteDatabase.open(lay_sqlite(self.path))
             try:
                 return await asyncio.to_thread(self.run, *words)
             finally:

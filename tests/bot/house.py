@@ -33,6 +33,7 @@ from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import StoreUnavailable
 from sessions.hot import HotSessions
 from sessions.semantic import Encoder
+from tests.sessions.stores import lay_sqlite
 
 T = TypeVar("T")
 ACCOUNT = AccountId("memory.main")
@@ -137,7 +138,7 @@ class House:
 
     async def open(self) -> None:
         """Wire everything; nothing is taken up yet."""
-        self.database = SwitchedDatabase(await SqliteDatabase.open(self.path))
+        self.database = SwitchedDatabase(await SqliteDatabase.open(lay_sqlite(self.path)))
         accounts = {ACCOUNT: self.account}
         texts = catalogue.load(self.settings.language, self.settings.texts)
         self.adapter = self.make_adapter(

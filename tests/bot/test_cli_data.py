@@ -23,6 +23,7 @@ from sessions.database.sqlite import SqliteDatabase
 from tests.process.daemon import SCRIPT, clean_environment
 from tests.sessions import records as made
 from tests.sessions.conversations import exported, talk
+from tests.sessions.stores import lay_sqlite
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
 KILLS = 3
@@ -89,7 +90,9 @@ class Shell:
         """Do something with the database while no program has it."""
 
         async def run():
-            database = await SqliteDatabase.open(self.path, keys=self.keys if keys is None else keys)
+            database = await SqliteDatabase.open(
+                lay_sqlite(self.path), keys=self.keys if keys is None else keys
+            )
             try:
                 return await work(database)
             finally:

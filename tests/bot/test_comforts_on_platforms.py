@@ -12,6 +12,7 @@ from tests.adapters.discord import world as discord_world
 from tests.adapters.telegram import world as telegram_world
 from tests.fakes.discord import FakeDiscord
 from tests.fakes.telegram import FakeTelegram
+from tests.sessions.stores import lay_sqlite
 
 
 @asynccontextmanager
@@ -26,7 +27,7 @@ async def daemon(path, platform: str, **account) -> AsyncIterator[App]:
             "delivery": {"preview": False},
         }
     )
-    database = await SqliteDatabase.open(path / "palaver.db")
+    database = await SqliteDatabase.open(lay_sqlite(path / "palaver.db"))
     accounts = {
         AccountId(f"{platform}.main"): AccountSettings.model_validate({"platform": platform, **account})
     }

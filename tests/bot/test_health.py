@@ -12,6 +12,7 @@ from bot.health import DEAF_AFTER_S, HealthCheck, notify_systemd
 from config.names import AccountId
 from sessions.database.sqlite import SqliteDatabase
 from tests.bot.house import SwitchedDatabase
+from tests.sessions.stores import lay_sqlite
 
 NOW = 10_000.0
 HEARING = Health("hearing", NOW - 5)
@@ -34,7 +35,7 @@ def heard(health):
 
 @pytest.fixture
 async def database(tmp_path):
-    database = await SqliteDatabase.open(tmp_path / "health.db")
+    database = await SqliteDatabase.open(lay_sqlite(tmp_path / "health.db"))
     yield database
     await database.close()
 
@@ -92,7 +93,7 @@ async def test_a_closed_intake_is_not_ready(database):
 
 async def test_a_closed_store_is_not_ready(tmp_path):
     """A store that is gone is named, and nothing is ready without it."""
-    database = await SqliteDatabase.open(tmp_path / "gone.db")
+    database = await SqliteDatabase.open(lay_sqlite(tmp_path / "gone.db"))
     await database.close()
     found = await report(database, HEARING)
     assert not found.is_ready

@@ -15,6 +15,7 @@ from sessions import inbox, lifecycle, people
 from sessions.database.sqlite import SqliteDatabase
 from sessions.models import Incoming
 from tests.bot.house import SwitchedDatabase
+from tests.sessions.stores import lay_sqlite
 
 
 class Line:
@@ -137,7 +138,7 @@ class Hall:
 
 @pytest.fixture
 async def database(tmp_path):
-    database = await SqliteDatabase.open(tmp_path / "lanes.db")
+    database = await SqliteDatabase.open(lay_sqlite(tmp_path / "lanes.db"))
     yield database
     await database.close()
 
@@ -294,7 +295,7 @@ async def test_draining_cuts_off_what_takes_too_long(database):
 
 async def test_a_store_that_cannot_is_asked_again(tmp_path):
     """A claim that the store refuses is tried again until it can; nothing is skipped."""
-    inner = await SqliteDatabase.open(tmp_path / "lanes.db")
+    inner = await SqliteDatabase.open(lay_sqlite(tmp_path / "lanes.db"))
     database = SwitchedDatabase(inner)
     line = Line(inner)
     hall = Hall(database, line)
@@ -380,7 +381,7 @@ async def test_order_and_no_overlap_under_random_delays_and_failures(
 ):
     """Whatever the timing, whoever fails: each session's turns run once, in order, one at a time, within the limit."""
     rng = random.Random(seed)
-    database = await SqliteDatabase.open(tmp_path / f"{uuid4()}.db")
+    database = await SqliteDatabase.open(lay_sqlite(tmp_path / f"{uuid4()}.db"))
     try:
         line = Line(
             database,

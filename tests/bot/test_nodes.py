@@ -13,6 +13,7 @@ from sessions.database.sqlite import SqliteDatabase
 from sessions.leases import LeaseName
 from sessions.models import Address
 from tests.bot.house import SwitchedDatabase
+from tests.sessions.stores import lay_sqlite
 
 HEAR = LeaseName("hear", AccountId("memory.main"))
 LEASE_S = 1.0
@@ -48,7 +49,7 @@ class Duty:
 
 @pytest.fixture
 async def inner(tmp_path):
-    database = await SqliteDatabase.open(tmp_path / "palaver.db")
+    database = await SqliteDatabase.open(lay_sqlite(tmp_path / "palaver.db"))
     yield database
     await database.close()
 

@@ -16,6 +16,7 @@ from sessions import contents, inbox, lifecycle, summaries, tokens
 from sessions.database.sqlite import SqliteDatabase
 from sessions.scope import OperatorScope
 from tests.sessions.records import DAY, arrive, claimed, incoming, resolved
+from tests.sessions.stores import lay_sqlite
 
 EVERYTHING = OperatorScope()
 NOW = 1_700_000_000_000
@@ -37,7 +38,7 @@ class Terminal:
 
     def change(self, work):
         async def run():
-            database = await SqliteDatabase.open(self.path)
+            database = await SqliteDatabase.open(lay_sqlite(self.path))
             try:
                 return await database.write(work)
             finally:

@@ -14,6 +14,7 @@ from bot.web.app import PortTaken, WebServer, build
 from config.names import AccountId
 from config.settings import HttpSettings
 from sessions.database.sqlite import SqliteDatabase
+from tests.sessions.stores import lay_sqlite
 
 LIMIT = 1000
 
@@ -25,7 +26,7 @@ class Heard(MemoryAdapter):
 
 @pytest.fixture
 async def database(tmp_path):
-    database = await SqliteDatabase.open(tmp_path / "web.db")
+    database = await SqliteDatabase.open(lay_sqlite(tmp_path / "web.db"))
     yield database
     await database.close()
 

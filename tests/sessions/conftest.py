@@ -8,7 +8,7 @@ import pytest
 
 from sessions.database.base import Transaction
 from sessions.database.sqlite import SqliteDatabase
-from tests.sessions.stores import OLDEST, TRANSACTIONS
+from tests.sessions.stores import OLDEST, TRANSACTIONS, lay_sqlite
 
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
 hypothesis.settings.register_profile(
@@ -25,7 +25,7 @@ def tx(request: pytest.FixtureRequest) -> Iterator[Transaction]:
 
 @pytest.fixture
 async def database(tmp_path) -> AsyncIterator[SqliteDatabase]:
-    database = await SqliteDatabase.open(tmp_path / "palaver.db")
+    database = await SqliteDatabase.open(lay_sqlite(tmp_path / "palaver.db"))
     yield database
     await database.close()
 

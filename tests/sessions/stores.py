@@ -4,6 +4,7 @@ Another implementation of the port joins both tables, and every test of `session
 """
 
 import contextlib
+import functools
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import (
@@ -18,11 +19,34 @@ from sessions.database import migrate
 from sessions.database.base import Database, Transaction
 from sessions.database.postgres import PostgresDatabase, PostgresTransaction
 from sessions.database.postgres_connections import Connections, Limits
-from sessions.database.sqlite import SqliteDatabase, SqliteTransaction, _as_mapping
+from sessions.database.sqlite import APPLICATION_ID, SqliteDatabase, SqliteTransaction, _as_mapping
 from tests import postgres
 
 Opener = Callable[[], Awaitable[Database]]
 """Opens the same store each time it is called, so that a test can close it and come back."""
+
+
+@functools.cache
+def _migrated(_names: tuple[str, ...]) -> bytes:
+    """An empty SQLite database of that schema. To make it anew takes longer than most of the tests that need one."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.row_factory = _as_mapping
+        for migration in migrate.migrations():
+            migrate.apply(SqliteTransaction(connection), migration, 0)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        return connection.serialize()
+
+
+def _empty_sqlite() -> bytes:
+    return _migrated(tuple(step.name for step in migrate.migrations()))
+
+
+def lay_sqlite(path: Path) -> Path:
+    """Lay an empty database of today's schema at `path`, unless one is there already."""
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_bytes(_empty_sqlite())
+    return path
 
 
 @asynccontextmanager
@@ -30,7 +54,7 @@ async def _sqlite(folder: Path) -> AsyncIterator[Opener]:
     opened: list[SqliteDatabase] = []
 
     async def open_file() -> SqliteDatabase:
-        database = await SqliteDatabase.open(folder / "palaver.db")
+        database = await SqliteDatabase.open(lay_sqlite(folder / "palaver.db"))
         opened.append(database)
         return database
 
@@ -45,12 +69,10 @@ async def _sqlite(folder: Path) -> AsyncIterator[Opener]:
 def _sqlite_transaction() -> Iterator[Transaction]:
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.row_factory = _as_mapping
+        connection.deserialize(_empty_sqlite())
         connection.execute("PRAGMA foreign_keys = ON")
-        transaction = SqliteTransaction(connection)
-        for migration in migrate.migrations():
-            migrate.apply(transaction, migration, 0)
         connection.execute("BEGIN")
-        yield transaction
+        yield SqliteTransaction(connection)
 
 
 @asynccontextmanager

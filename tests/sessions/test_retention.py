@@ -22,7 +22,7 @@ from sessions.scope import OperatorScope
 from tests.sessions import records as made
 from tests.sessions.conversations import exported, imported, talk
 from tests.sessions.records import NOW
-from tests.sessions.stores import DATABASES
+from tests.sessions.stores import DATABASES, lay_sqlite
 
 DAY = 86_400_000
 
@@ -93,7 +93,7 @@ async def test_nothing_of_a_person_is_left_in_the_file(seed, turns):
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        database = await SqliteDatabase.open(folder / "palaver.db")
+        database = await SqliteDatabase.open(lay_sqlite(folder / "palaver.db"))
         try:
             await database.write(
                 lambda tx: talk(tx, seed=seed, turns=turns, people=["ada", "bob"], words="harmless")
@@ -200,7 +200,7 @@ async def test_an_erasure_goes_on_after_any_step(tmp_path):
     while True:
         folder = tmp_path / str(steps)
         folder.mkdir()
-        database = await SqliteDatabase.open(folder / "palaver.db")
+        database = await SqliteDatabase.open(lay_sqlite(folder / "palaver.db"))
         await database.write(lambda tx: talk(tx, seed=3, turns=25, people=["ada", "zanzibar"]))
         person_id = await person_named(database, "zanzibar")
         await database.write(lambda tx, one=person_id: retention.request_erase(tx, one, NOW))
@@ -209,7 +209,7 @@ async def test_an_erasure_goes_on_after_any_step(tmp_path):
             done += 1
         assert await broken(database) == []
         await database.close()
-        database = await SqliteDatabase.open(folder / "palaver.db")
+        database = await SqliteDatabase.open(lay_sqlite(folder / "palaver.db"))
         rest = await daemon_side.erase_people(database, lambda: NOW, pause_s=0)
         await settled(database)
         await database.wipe()
@@ -381,7 +381,7 @@ async def test_an_export_after_an_erasure_has_nothing_of_them(store):
 
 async def test_the_daemons_background_work_forgets_at_once(tmp_path):
     """A round of upkeep after `/forget me` removes the person, and the round that can empties file and log of their words."""
-    database = await SqliteDatabase.open(tmp_path / "palaver.db")
+    database = await SqliteDatabase.open(lay_sqlite(tmp_path / "palaver.db"))
     try:
         await database.write(lambda tx: talk(tx, seed=7, turns=30, people=["ada", "zanzibar"]))
         upkeep = Upkeep(database, now=lambda: NOW)

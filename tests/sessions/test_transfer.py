@@ -20,7 +20,7 @@ from sessions.scope import OperatorScope, PersonScope
 from sessions.transfer import exporting, importing, intake, readable, records
 from tests.sessions import records as made
 from tests.sessions.conversations import exported, imported, talk
-from tests.sessions.stores import DATABASES
+from tests.sessions.stores import DATABASES, lay_sqlite
 
 EVERYTHING = OperatorScope()
 
@@ -33,7 +33,7 @@ async def store(request, tmp_path) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def other(tmp_path) -> AsyncIterator[SqliteDatabase]:
-    database = await SqliteDatabase.open(tmp_path / "other.db")
+    database = await SqliteDatabase.open(lay_sqlite(tmp_path / "other.db"))
     yield database
     await database.close()
 
@@ -86,8 +86,8 @@ async def test_any_talk_survives_batches_of_any_size(talks, batch, largest):
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(intake, "BATCH", batch)
         patch.setattr(intake, "LARGEST", largest)
-        one = await SqliteDatabase.open(Path(folder, "one.db"))
-        two = await SqliteDatabase.open(Path(folder, "two.db"))
+        one = await SqliteDatabase.open(lay_sqlite(Path(folder, "one.db")))
+        two = await SqliteDatabase.open(lay_sqlite(Path(folder, "two.db")))
         try:
             for number, (seed, turns, words) in enumerate(talks):
                 await one.write(
@@ -134,7 +134,7 @@ async def test_what_was_sealed_is_exported_open_and_imported_sealed(tmp_path, st
     """An export is readable; the database that takes it in encrypts it with its own key."""
     await store.write(lambda tx: talk(tx, seed=5, turns=20, words="unsealed"))
     raw = await exported(store)
-    sealed = await SqliteDatabase.open(tmp_path / "sealed.db", keys=[sealing.new_key()])
+    sealed = await SqliteDatabase.open(lay_sqlite(tmp_path / "sealed.db"), keys=[sealing.new_key()])
     try:
         await imported(sealed, raw)
         assert await exported(sealed) == raw
