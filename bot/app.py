@@ -7,6 +7,7 @@ how it starts, how it stops.
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -73,7 +74,8 @@ def sqlite_path(database_url: str) -> Path:
     if rest.startswith("//"):
         parts = urlsplit(database_url)
         rest = f"{parts.netloc}{parts.path}"
-    return Path(unquote(rest)).expanduser().absolute()
+    # Others write an absolute path with four slashes; two at its beginning would be kept by the operating system's rules.
+    return Path(re.sub("^/+", "/", unquote(rest))).expanduser().absolute()
 
 
 async def open_database(settings: Settings) -> Database:
@@ -322,6 +324,8 @@ class App:
 
     async def start(self) -> None:
         """Take up what the last process left, and begin to hear. Raises: PortTaken, StoreError."""
+        # Reading the vocabulary holds the interpreter for some 0.4 s, in whichever thread: before anybody waits for the loop.
+        is_counting_exactly = tokens.is_exact()
         if self.web is not None:
             await self.web.start()
         waiting = await self.delivery.recover() if self.node.is_alone else 0
@@ -334,7 +338,7 @@ class App:
         self._running += [
             asyncio.create_task(_load(agent), name=f"load {agent.name}") for agent in self._agents.values()
         ]
-        if not tokens.is_exact():
+        if not is_counting_exactly:
             log.warning("context.counting_estimated", hint="Install toktok-rs to count tokens exactly.")
         log.info(
             "daemon.started",

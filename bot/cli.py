@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import structlog
@@ -41,15 +42,6 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-cli.add_typer(sessions_cli, name="sessions")
-sessions_cli.command("context")(context_cli.show_context)
-sessions_cli.command("resummarise")(context_cli.resummarise)
-keeping_cli.register(cli)
-cli.command()(moving_cli.migrate)
-roles_cli.register()
-cli.add_typer(quarantine_cli, name="quarantine")
-cli.command()(history_cli.search)
-cli.command()(history_cli.stats)
 
 
 def main() -> None:
@@ -85,7 +77,7 @@ def run(
     log_level: LevelOption = None,
     log_format: FormatOption = None,
 ) -> None:
-    """Run the daemon; with no account configured, chat in this terminal."""
+    """Run the daemon. With no account configured, chat in this terminal."""
     loaded = _load(config, log_level, log_format, roles)
     accounts = daemon.accounts_of(loaded.settings)
     if daemon.TERMINAL in accounts:
@@ -108,7 +100,7 @@ def chat(config: ConfigOption = None, log_level: LevelOption = None, log_format:
 
 @cli.command("check-config")
 def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Print the effective settings, with secrets hidden, or say what is wrong."""
+    """Print the settings in force, or what is wrong with them. Secrets are hidden."""
     loaded = _load(config)
     clashes = report.name_clashes()
     if clashes:
@@ -124,12 +116,13 @@ def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> No
 
 @cli.command()
 def doctor(config: ConfigOption = None) -> None:
-    """Look at configuration, database and platforms, and say what to do about what is wrong."""
+    """Look at settings, database, platforms and model. And say what to do about what is wrong."""
     loaded = _load(config)
     shell.quiet()
     findings = _finish(examination.examine(loaded))
+    width = max(len(finding.subject) for finding in findings)
     for finding in findings:
-        typer.echo(finding.line())
+        typer.echo(finding.line(width))
     if any(not finding.is_good for finding in findings):
         raise typer.Exit(UNAVAILABLE)
 
@@ -145,7 +138,7 @@ def why(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell the story of one message: received, decided, queued, answered, delivered."""
+    """Tell the story of one message. Received, decided, queued, answered, delivered."""
     if len(message) not in (1, 3):
         _fail(2, "why: give one word (a reference or a message id), or three: ACCOUNT CHANNEL MESSAGE.")
     loaded = _load(config)
@@ -190,6 +183,9 @@ def _serve(loaded: Loaded, *, only_terminal: bool) -> None:
     for notice in loaded.notices:
         log.warning("config.notice_given", notice=notice)
 
+    place = shell.database_place(settings.database_url)  # whether it is new, the start changes
+    written_to = shell.in_home(Path(destination)) if destination.startswith("/") else destination
+
     def on_started(app: daemon.App) -> None:
         if is_interactive:
             app.delivery.shows_tools_on |= {
@@ -198,7 +194,7 @@ def _serve(loaded: Loaded, *, only_terminal: bool) -> None:
             for adapter in app.adapters.values():
                 announce = getattr(adapter, "announce", None)
                 if announce is not None:
-                    announce(story.welcome(settings, app.agent_name(), destination))
+                    announce(story.welcome(settings, app.agent_name(), place, written_to))
 
     _finish(daemon.serve(settings, accounts, on_started=on_started))
     logs.flush()
@@ -212,3 +208,15 @@ def _has_reader() -> bool:
     except OSError:
         return False
     return os.isatty(0) or stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
+# The rest of the list that --help shows, in its order: groups come last there.
+cli.command()(history_cli.search)
+cli.command()(history_cli.stats)
+keeping_cli.register(cli)
+cli.command()(moving_cli.migrate)
+cli.add_typer(sessions_cli, name="sessions")
+sessions_cli.command("context")(context_cli.show_context)
+sessions_cli.command("resummarise")(context_cli.resummarise)
+roles_cli.register()
+cli.add_typer(quarantine_cli, name="quarantine")

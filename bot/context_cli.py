@@ -40,7 +40,7 @@ def show_context(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what the model would see of a session now, and how many tokens each part has."""
+    """Show what the model would see of a session now. And how many tokens each part has."""
     loaded = shell.load(config)
 
     def look(tx: Transaction) -> Seen | None:
@@ -128,7 +128,7 @@ def resummarise(
     everything: Annotated[bool, typer.Option("--all", help="Every session that has summaries.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the summaries of sessions anew from their messages, by the model if there is one."""
+    """Make the summaries of sessions anew from their messages. By the model, if there is one."""
     wanted = [SessionId(word.upper()) for word in sessions or ()]
     if bool(wanted) == everything:
         shell.fail(USAGE, "sessions resummarise: give ids of sessions, or --all.")

@@ -34,10 +34,11 @@ class Finding:
     text: str
     hint: str = ""
 
-    def line(self) -> str:
+    def line(self, width: int = 12) -> str:
+        """What was found, and under it what to do; `width` is the widest subject's."""
         mark = "ok  " if self.is_good else "BAD "
-        return f"{mark} {self.subject:<12} {self.text}" + (
-            f"\n                  {self.hint}" if self.hint else ""
+        return f"{mark} {self.subject:<{width}}  {self.text}" + (
+            f"\n{'':{width + 7}}{self.hint}" if self.hint else ""
         )
 
 
@@ -45,6 +46,7 @@ async def examine(loaded: Loaded) -> list[Finding]:
     """All findings, good ones too."""
     settings = loaded.settings
     findings = [Finding(True, "config", str(loaded.config_file or "no file; environment and defaults"))]
+    findings += [Finding(True, "config", notice) for notice in loaded.notices]
     findings += [Finding(False, "packages", clash) for clash in report.name_clashes()]
     findings.append(await _database(loaded))
     findings += await asyncio.gather(

@@ -94,7 +94,7 @@ def stats(
     platform: Annotated[str | None, typer.Option(help="As in telegram.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print statistics of everything, or of one person, session, persona or platform."""
+    """Count sessions, turns, tokens, errors and response times. Of everything, or of one person, session, persona or platform."""
     given: dict[Dimension, str | None] = {
         "person": person,
         "session": session,

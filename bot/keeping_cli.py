@@ -71,7 +71,9 @@ def erase(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove a person and all they said, and write the database anew without it. It cannot be undone.
+    """Remove a person and all they said.
+
+    The database is written anew without it. It cannot be undone.
 
     While a daemon runs, the person can do this with /forget me.
     """
@@ -156,7 +158,7 @@ def _proof(searched: dict[str, Any] | None) -> Iterator[str]:
 
 @keys_cli.command("new")
 def new_key() -> None:
-    """Print a new key for store.encryption_keys. Whoever loses it loses what is encrypted with it."""
+    """Print a new key for the setting store.encryption_keys. Whoever loses it loses what is encrypted with it."""
     typer.echo(sealing.new_key())
 
 
@@ -166,7 +168,10 @@ def rotate(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Encrypt everything with the first of store.encryption_keys; afterwards the others may be removed from it."""
+    """Encrypt everything with the first of the keys.
+
+    Afterwards the others may be removed from store.encryption_keys.
+    """
     loaded = shell.load(config)
 
     async def work(database: Database) -> int | None:
@@ -202,7 +207,7 @@ def backup(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy the whole database to a file, also while a daemon runs, and look through the copy."""
+    """Copy the whole database to a file, also while a daemon runs. The copy is looked through."""
     loaded = shell.load(config)
     if moving_cli.is_server(loaded.settings.database_url):
         moving_cli.backup_server(loaded, file, force=force, as_json=as_json)
@@ -233,7 +238,7 @@ def restore(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put a backup in the place of the database; an old file is kept beside it. Not while a daemon runs."""
+    """Put a backup in the place of the database. An old file is kept beside it. Not while a daemon runs."""
     loaded = shell.load(config)
     if moving_cli.is_server(loaded.settings.database_url):
         moving_cli.restore_server(loaded, file, force=force, as_json=as_json)
@@ -263,7 +268,7 @@ def restore(
 
 
 def verify(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Look at every page of the database and at what must hold in it, also while a daemon runs. Exit 69 on damage."""
+    """Check every page of the database and what must hold in it. Works beside a running daemon. Exit 69 on damage."""
     loaded = shell.load(config)
     shell.quiet()
 
@@ -314,7 +319,7 @@ def salvage(
     new: Annotated[Path, typer.Argument(metavar="NEW", help="The database that is made.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Save what is readable of a damaged database into a new one, and say what was lost."""
+    """Save what is readable of a damaged database into a new one. It says what was lost."""
     shell.quiet()
     from sessions.database import salvage as rescue
 

@@ -34,7 +34,7 @@ def migrate(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring the database up to date; a snapshot of a file is kept beside it. With --from, move into another database."""
+    """Bring the database up to date, or move into another one. A snapshot of an old file is kept beside it."""
     if from_ is None and to is not None:
         shell.fail(USAGE, "migrate: --to needs --from.", "Name the database that everything is moved from.")
     loaded = shell.load(config)

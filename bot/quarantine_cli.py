@@ -51,7 +51,7 @@ def list_all(
 
 @quarantine_cli.command("show")
 def show(number: NumberArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show one with its raw bytes; whatever is not plain text in them is escaped."""
+    """Show one with its raw bytes. Whatever is not plain text in them is escaped."""
     loaded = shell.load(config)
 
     async def work(database: Database) -> Update | None:

@@ -28,7 +28,7 @@ PersonArgument = Annotated[
 
 
 def show(person: PersonArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show one person: on which platforms they are known, their role, what there is of theirs."""
+    """Show one person: platforms, role, and what there is of theirs."""
     loaded = shell.load(config)
 
     async def work(database: Database) -> PersonSummary:
@@ -56,7 +56,7 @@ def show(person: PersonArgument, config: ConfigOption = None, as_json: JsonOptio
 
 
 def block(person: PersonArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Block somebody: the bot never answers them again, on any platform. Not while a daemon runs."""
+    """Block somebody: the bot never answers them, on any platform. Not while a daemon runs."""
     _change(person, config, as_json, "people block", "blocked")
 
 
@@ -66,7 +66,7 @@ def unblock(person: PersonArgument, config: ConfigOption = None, as_json: JsonOp
 
 
 def operator(person: PersonArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Make somebody an operator: they may always talk, and stop other people's answers. Not while a daemon runs."""
+    """Make somebody an operator. They may always talk, and stop other people's answers. Not while a daemon runs."""
     _change(person, config, as_json, "people operator", "operator")
 
 

@@ -52,7 +52,7 @@ def list_all(
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """List sessions, the latest active first; a person's are those that are theirs alone."""
+    """List sessions, the latest active first. A person's are those that are theirs alone."""
     statuses: tuple[Any, ...] = ()
     if status is not None:
         word = status.lower()
@@ -75,7 +75,7 @@ def list_all(
 
 @sessions_cli.command("show")
 def show(session: IdArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show one session: what it is, what it holds, how it came to stand as it does, and its last exchanges."""
+    """Show one session: what it is and what became of it."""
     loaded = shell.load(config)
 
     async def work(database: Database) -> Mapping[str, Any] | None:
@@ -89,7 +89,7 @@ def show(session: IdArgument, config: ConfigOption = None, as_json: JsonOption =
 
 @sessions_cli.command("end")
 def end(session: IdArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """End a session; what waits for an answer is still answered. The next message begins a new one."""
+    """End a session. What waits for an answer is still answered; the next message begins a new one."""
     _change(
         session,
         config,
@@ -100,7 +100,7 @@ def end(session: IdArgument, config: ConfigOption = None, as_json: JsonOption = 
 
 @sessions_cli.command("archive")
 def archive(session: IdArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Put a session away; one that is live is ended first."""
+    """Put a session away. One that is live is ended first."""
 
     def step(tx: Transaction, found: Session, now: int) -> Session:
         if found.status in ("active", "paused"):
@@ -112,19 +112,19 @@ def archive(session: IdArgument, config: ConfigOption = None, as_json: JsonOptio
 
 @sessions_cli.command("delete")
 def delete(session: IdArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Hide a session from everybody but operators; it is removed for good a day later, and `resume` saves it until then."""
+    """Hide a session from everybody but operators. It is removed for good a day later, and `resume` saves it until then."""
     _change(session, config, as_json, lambda tx, found, now: lifecycle.delete(tx, found, now, by=OPERATOR))
 
 
 @sessions_cli.command("resume")
 def resume(session: IdArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Make a session the live one again; the one that took its place is ended."""
+    """Make a session the live one again. The one that took its place is ended."""
     _change(session, config, as_json, lambda tx, found, now: lifecycle.resume(tx, found, now, by=OPERATOR))
 
 
 @sessions_cli.command("pause")
 def pause(session: IdArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Pause a session: messages are declined, with a word to who wrote, until it is resumed."""
+    """Decline messages to a session until it is resumed. Who writes is told."""
     _change(session, config, as_json, lambda tx, found, now: lifecycle.pause(tx, found, now, by=OPERATOR))
 
 
@@ -141,7 +141,7 @@ def set_values(
         str | None, typer.Option(help="Idle time after which it ends: 12h, never, or default.")
     ] = None,
 ) -> None:
-    """Give a session a title, a description, a window or an idle time of its own."""
+    """Give a session a title, description, window or idle time."""
     changes: list[Callable[[Transaction, SessionId], object]] = []
     if title is not None:
         changes.append(lambda tx, found: contents.set_title(tx, found, title.strip() or None))
@@ -201,7 +201,7 @@ def _idle_ms(word: str) -> int | None:
 
 @sessions_cli.command("cleanup")
 def clean_up(config: ConfigOption = None, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
-    """Expire, archive and remove what is due by the settings, old messages too, as the daemon does every hour."""
+    """End, archive and remove what is due by the settings. Old messages too, as the daemon does every hour."""
     loaded = shell.load(config)
 
     async def look(database: Database) -> Mapping[str, int]:

@@ -22,6 +22,7 @@ from bot.catalogue import CatalogueError
 from bot.web.app import PortTaken
 from config import logging as logs
 from config.errors import ConfigError, ConfigErrors
+from config.redaction import redact_url
 from config.settings import LogSettings
 from config.sources import Loaded
 from config.sources import load as load_sources
@@ -92,6 +93,21 @@ async def owning(loaded: Loaded, work: Callable[[Database], Coroutine[Any, Any, 
         return await work(database)
     finally:
         await database.close()
+
+
+def database_place(database_url: str) -> str:
+    """Where the database is, as people read it: `~/palaver.db (new)`, or a server's address without its password."""
+    if not daemon.is_sqlite(database_url):
+        return redact_url(database_url)
+    path = daemon.sqlite_path(database_url)
+    return in_home(path) + ("" if path.exists() else " (new)")
+
+
+def in_home(path: Path) -> str:
+    """A path as people write it: `~/…` for what is in their home."""
+    with contextlib.suppress(ValueError, RuntimeError):  # it is elsewhere, or nobody knows where home is
+        return f"~/{path.relative_to(Path.home())}"
+    return str(path)
 
 
 def now() -> int:

@@ -10,7 +10,6 @@ from importlib.metadata import version
 import orjson
 
 from bot.reports import escaped
-from config.redaction import redact_url
 from config.settings import Settings
 from sessions.history import Trace
 from sessions.models import Session
@@ -202,15 +201,15 @@ def sessions_as_json(sessions: Sequence[Session]) -> str:
     return orjson.dumps(list(sessions), option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_DATACLASS).decode()
 
 
-def welcome(settings: Settings, agent: str, log_destination: str) -> list[str]:
-    """What a newcomer sees above the first prompt."""
+def welcome(settings: Settings, agent: str, database: str, log_destination: str) -> list[str]:
+    """What a newcomer sees above the first prompt; `database` and `log_destination` are places as people read them."""
     kind = "the built-in agent (no model configured)" if settings.agent.kind == "offline" else agent
     following = "TELEGRAM_BOT_TOKEN=… or DISCORD_BOT_TOKEN=… to chat there · "
     if settings.agent.kind == "offline":
         following += "OPENAI_API_KEY=… for a real model · "
     return [
         f"palaver {version('palaver')} — talking in the terminal, answers by {kind}",
-        f"  database   {redact_url(settings.database_url).removeprefix('sqlite://')}",
+        f"  database   {database}",
         f"  log        {log_destination}",
         f"  next       {following}/help",
     ]

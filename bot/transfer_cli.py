@@ -50,7 +50,7 @@ def export(
     force: ForceOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Write conversations to stdout or a file: everything, one person's, or those named. Works beside a running daemon."""
+    """Write conversations to stdout or a file. Everything, one person's, or those named. Works beside a running daemon."""
     if ids and person is not None:
         shell.fail(USAGE, "sessions export: name sessions or a person, not both.")
     if output is not None and str(output) == "-":
@@ -101,7 +101,7 @@ def import_(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read conversations from a file: Palaver's own export, or a chat export of OpenAI, Claude or Telegram Desktop.
+    """Read conversations from a file. Palaver's own export, or a chat export of OpenAI, Claude or Telegram Desktop.
 
     Those of other programs need --person, into whose archive they go. A second time changes nothing.
     """

@@ -92,7 +92,7 @@ def _check_database_url(value: str) -> str:
         msg = "must begin with sqlite: or postgresql:// (sqlite:///var/lib/palaver/palaver.db)"
         raise ValueError(msg)
     if re.fullmatch(r"sqlite:(/*|//[^/].*)", value):
-        msg = "must name a file: sqlite:///absolute/path or sqlite:relative/path"
+        msg = "must name a file: sqlite:///absolute/path, or sqlite:relative/path without slashes before it"
         raise ValueError(msg)
     return value
 

@@ -129,7 +129,7 @@ def load(
         dotted(node.path): origins[node.path] for node, _ in tree.values(settings) if node.path in origins
     }
     notices = [notice for layer in layers for notice in layer.notices]
-    return Loaded(settings, effective, file, (*notices, *_readable_by_all(file, config)))
+    return Loaded(settings, effective, file, (*notices, *_readable_by_all(file, config), *_in_root(settings)))
 
 
 class _Source(PydanticBaseSettingsSource):
@@ -353,3 +353,11 @@ def _readable_by_all(file: FilePath | None, config: ConfigFile) -> list[str]:
     if file is None or not holds_secret or not file.stat().st_mode & 0o004:
         return []
     return [f"{file} holds secrets and can be read by everyone on this machine; chmod 600 mends that."]
+
+
+def _in_root(settings: Settings) -> list[str]:
+    """A word to those who know three slashes as the beginning of a relative path."""
+    name = re.fullmatch("sqlite:/+([^/]+)", settings.database_url)
+    if name is None:
+        return []
+    return [f"database_url: the file is /{name[1]}; in the working directory it would be sqlite:{name[1]}."]

@@ -5,6 +5,7 @@ Control characters are taken out first: a model must not be able to drive somebo
 
 import io
 import re
+import textwrap
 
 from markdown_it import MarkdownIt
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.style import Style
 LEAST_COLUMNS = 20
 _CONTROL = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 _LIST_MARKER = re.compile(r"(\d{1,9})([.)])(?=\s|$)")
+_HEADING = re.compile(r" +\S+ {2,}")
 _parser = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
 
 
@@ -45,6 +47,19 @@ def format_reply(markdown: str, name: str, columns: int) -> str:
     with console.capture() as capture:
         console.print(Segments(segments), end="", crop=False)
     return capture.get()
+
+
+def wrapped(line: str, columns: int) -> list[str]:
+    """A line in lines that fit. What stands in a second column ("  log        …") goes on under it; a path stays whole."""
+    heading = _HEADING.match(line)
+    indent = heading.end() if heading and heading.end() <= columns // 2 else 2
+    return textwrap.wrap(
+        line,
+        max(columns, LEAST_COLUMNS),
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [""]
 
 
 def _parse(text: str) -> Markdown:

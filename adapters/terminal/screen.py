@@ -27,7 +27,7 @@ from prompt_toolkit.output import Output
 from prompt_toolkit.patch_stdout import patch_stdout
 
 from adapters.messages import CommandSpec
-from adapters.terminal.formatting import format_reply, without_control
+from adapters.terminal.formatting import format_reply, without_control, wrapped
 from adapters.terminal.surface import LEAVE, SurfaceGone
 
 TYPING_LASTS_S = 6.0
@@ -105,7 +105,8 @@ class Screen:
             self._spinner = asyncio.create_task(self._spin())
 
     def announce(self, lines: Sequence[str]) -> None:
-        text = "".join(f"{without_control(line)}\n" for line in lines)
+        columns = self._session.app.output.get_size().columns
+        text = "".join(f"{line}\n" for given in lines for line in wrapped(without_control(given), columns))
         if not self._session.app.is_running:
             self._write(text)
             return

@@ -174,6 +174,8 @@ class SqliteDatabase:
         self.after_commit: Callable[[int], None] | None = None
         """Called in the writer's thread with the number of each commit, right after it; fault tests die there."""
         self.commits = 0
+        self._leaves_a_log = False
+        """Whether the file had no log before it was opened for reading, which makes one and may not remove it."""
 
     @classmethod
     async def open(
@@ -218,6 +220,7 @@ class SqliteDatabase:
             raise StoreUnavailable(
                 f"there is no database at {path} yet", "Start the daemon once, or check database_url."
             )
+        is_alone = not _log_of(path).exists()
         with _translated(path):
             await asyncio.to_thread(_settle, path, busy_timeout_s)
             reader = await _connect(path, busy_timeout_s, is_reader=True)
@@ -231,7 +234,9 @@ class SqliteDatabase:
             except BaseException:
                 await reader.close()
                 raise
-        return cls(path, None, [reader], None, seal or PLAIN)
+        database = cls(path, None, [reader], None, seal or PLAIN)
+        database._leaves_a_log = is_alone
+        return database
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
         if self._writer is None:
@@ -312,6 +317,8 @@ class SqliteDatabase:
                     await connection.close()
                 except sqlite3.Error as error:  # what is committed is in the log, and the next start reads it
                     log.error("store.close_failed", file=str(self.path), reason=str(error))
+            if self._leaves_a_log:
+                await asyncio.to_thread(_take_away_log, self.path)
         finally:
             if self._lock is not None:
                 os.close(self._lock)
@@ -458,7 +465,9 @@ def _own(path: Path) -> int:
     except OSError as error:
         raise StoreUnavailable(
             f"cannot write in {path.parent}: {error.strerror}",
-            "Make the folder writable for the user that runs Palaver, or set database_url to another place.",
+            f"A file in the working directory is sqlite:{path.name}, without slashes."
+            if path.parent == Path("/")
+            else "Make the folder writable for the user that runs Palaver, or set database_url to another place.",
         ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -599,6 +608,26 @@ def _settle(path: Path, busy_timeout_s: float) -> None:
             sqlite3.connect(f"{uri}?mode=rw", uri=True, timeout=busy_timeout_s)
         ) as mending:
             mending.execute("SELECT 1 FROM sqlite_master").fetchone()
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def _take_away_log(path: Path) -> None:
+    """Leave the folder as it was before somebody looked: SQLite removes the log with the last connection that may write.
+
+    If a daemon has taken up the file since, it is not the last; whoever may not write here leaves the (empty) log.
+    """
+    if not _log_of(path).exists():
+        return
+    with (
+        contextlib.suppress(sqlite3.Error),
+        contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=0)
+        ) as last,
+    ):
+        last.execute("SELECT 1 FROM sqlite_master").fetchone()
 
 
 def _check_foreign(connection: sqlite3.Connection, path: Path) -> None:

@@ -18,7 +18,7 @@ from adapters.errors import Rejected
 from adapters.messages import Chunk, Target
 from adapters.settling import Settling
 from adapters.terminal.adapter import CHANNEL, TerminalAdapter
-from adapters.terminal.formatting import format_reply
+from adapters.terminal.formatting import format_reply, wrapped
 from adapters.terminal.person import local_person, locale_language
 from adapters.terminal.pipe import MAX_LINE_BYTES, Pipe
 from adapters.terminal.screen import _open_history
@@ -332,6 +332,22 @@ async def test_typing_is_shown_and_gone_with_the_reply(person):
     await world.shows("writing")
     await world.adapter.send(world.target, Chunk("done"), "key")
     assert await world.visible() == ["done"]
+
+
+@pytest.mark.parametrize(
+    ("line", "columns", "lines"),
+    [
+        ("  log        ~/palaver.log", 80, ["  log        ~/palaver.log"]),
+        ("  next       one two three four", 28, ["  next       one two three", "             four"]),
+        ("  next       one two three", 20, ["  next       one two", "  three"]),
+        ("palaver 0.1.0 — talking here", 22, ["palaver 0.1.0 —", "  talking here"]),
+        ("  log        /a/path/that/is/long", 30, ["  log", "             /a/path/that/is/long"]),
+        ("", 80, [""]),
+    ],
+)
+def test_announcements_are_cut_between_words(line, columns, lines):
+    """A line that does not fit goes on under its second column where there is room; no word and no path is cut."""
+    assert wrapped(line, columns) == lines
 
 
 async def test_announcements_stand_above_the_prompt(person):

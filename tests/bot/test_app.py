@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import aiohttp
 import pytest
@@ -17,7 +17,7 @@ from bot.web.app import PortTaken
 from config.errors import ConfigError
 from config.names import AccountId
 from config.settings import AccountSettings, Settings
-from sessions import inbox, quarantine, statistics
+from sessions import inbox, quarantine, statistics, tokens
 from sessions.scope import OperatorScope
 from sessions.statistics import Subject
 
@@ -84,6 +84,26 @@ async def test_start_answer_stop(tmp_path):
         await asyncio.open_connection("127.0.0.1", port)
     async with daemon(tmp_path) as again:
         assert again.database is not app.database
+
+
+async def test_the_vocabulary_is_read_before_anybody_waits(tmp_path, monkeypatch):
+    """Reading it holds the interpreter, so it is there before the port is open, recovery runs and an account hears."""
+    read_when = []
+
+    async with AsyncExitStack() as stack:
+        settings = make_settings(tmp_path)
+        app = App(settings, await open_database(settings), accounts_of(settings))
+        stack.push_async_callback(app.close)
+
+        def is_exact():
+            read_when.append((app.web.port, [one.health().state for one in app.adapters.values()]))
+            return True
+
+        monkeypatch.setattr(tokens, "is_exact", is_exact)
+        before = app.web.port
+        await app.start()
+        assert app.web.port != before
+    assert read_when == [(before, ["starting", "starting"])]
 
 
 async def test_each_account_answers_for_itself(tmp_path):
@@ -313,6 +333,7 @@ async def test_never_deleting_keeps_the_sessions(tmp_path):
         ("sqlite:///var/lib/palaver.db", "/var/lib/palaver.db"),
         ("sqlite:/var/lib/palaver.db", "/var/lib/palaver.db"),
         ("sqlite:///var/my%20data/p.db", "/var/my data/p.db"),
+        ("sqlite:////var/lib/palaver.db", "/var/lib/palaver.db"),
     ],
 )
 def test_sqlite_path(url, path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bot import doctor, story
+from bot import doctor, shell, story
 from bot.app import App, accounts_of, open_beside, open_database, sqlite_path
 from config import report
 from config.names import AccountId
@@ -109,7 +109,7 @@ def test_the_password_is_shown_nowhere():
     for text in (
         report.text(loaded),
         report.as_json(loaded),
-        "\n".join(story.welcome(settings, "echo", "log")),
+        shell.database_place(settings.database_url),
     ):
         assert SECRET not in text
         assert "127.0.0.1:1" in text

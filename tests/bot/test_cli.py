@@ -9,6 +9,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from bot import shell
 from bot.cli import cli
 from config import logging as logs
 from sessions.database.sqlite import SqliteDatabase
@@ -43,12 +44,43 @@ def test_help_lists_every_command():
     assert all(command in "".join(palaver()[1:]) for command in COMMANDS)
 
 
+@pytest.mark.parametrize("group", [(), ("sessions",), ("people",), ("keys",), ("quarantine",)])
+def test_a_list_of_commands_has_whole_sentences(group):
+    """In a terminal of 80 columns each command's line in the list says all of its first sentence."""
+    result = CliRunner().invoke(cli, [*group, "--help"], env={"COLUMNS": "80"})
+    assert result.exit_code == 0
+    commands = result.stdout.partition("Commands:")[2]
+    assert commands
+    assert "..." not in commands
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_explains_itself(command):
     """Each command has help of its own."""
     code, out, _ = palaver(command, "--help")
     assert code == 0
     assert len(out.splitlines()) > 5
+
+
+def test_where_the_database_is_said_to_be(tmp_path, monkeypatch):
+    """A path is written from one's home, and says whether a start will make it; elsewhere it is whole."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    assert shell.database_place(f"sqlite://{home}/a/palaver.db") == "~/a/palaver.db (new)"
+    (home / "a").mkdir(parents=True)
+    (home / "a" / "palaver.db").touch()
+    assert shell.database_place(f"sqlite://{home}/a/palaver.db") == "~/a/palaver.db"
+    assert shell.database_place(f"sqlite://{tmp_path}/other.db") == f"{tmp_path}/other.db (new)"
+
+
+def test_three_slashes_are_explained(monkeypatch):
+    """A file in the root folder is hardly ever meant; check-config and doctor say how a relative path is written."""
+    monkeypatch.setenv("PALAVER_DATABASE_URL", "sqlite:///chat.db")
+    said = "the file is /chat.db; in the working directory it would be sqlite:chat.db"
+    assert said in palaver("check-config")[1]
+    assert said in palaver("doctor")[1]
+    monkeypatch.setenv("PALAVER_DATABASE_URL", "sqlite:///var/lib/chat.db")
+    assert "would be sqlite:" not in palaver("check-config")[1]
 
 
 def test_version():

@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from bot import doctor
+from bot.doctor import Finding
 from bot.health import HealthCheck
 from bot.telemetry import Telemetry
 from bot.web.app import WebServer, build
@@ -51,6 +52,32 @@ async def test_a_sound_database(tmp_path):
     finally:
         await database.close()
     assert (found["database"].is_good, found["database"].text) == (True, f"{path} is sound")
+
+
+async def test_looking_leaves_nothing_behind(tmp_path):
+    """Of a file that no daemon has open, the log that SQLite makes for looking is gone afterwards; a daemon's stays."""
+    path = tmp_path / "palaver.db"
+    database = await SqliteDatabase.open(path)
+    await database.close()
+    before = sorted(tmp_path.iterdir())
+    assert (await examine(path))["database"].is_good
+    assert sorted(tmp_path.iterdir()) == before
+    database = await SqliteDatabase.open(path)
+    try:
+        assert (await examine(path))["database"].is_good
+        assert (tmp_path / "palaver.db-wal").exists()
+        await database.write(lambda tx: tx.execute("DELETE FROM inbox"))
+    finally:
+        await database.close()
+
+
+async def test_lines_stand_in_columns():
+    """What was found begins in one column, however long a subject is, and what to do stands under it."""
+    findings = [Finding(True, "config", "none"), Finding(False, "terminal.local", "a word", "a hint")]
+    assert [finding.line(14) for finding in findings] == [
+        "ok   config          none",
+        "BAD  terminal.local  a word\n                     a hint",
+    ]
 
 
 @pytest.mark.parametrize("damage", ["text", "hole"])

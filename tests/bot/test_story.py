@@ -183,13 +183,23 @@ async def test_the_table_of_sessions(build):
 
 def test_the_welcome_says_what_to_do_next():
     """A newcomer reads what answers, where it is kept, and what to set next."""
-    lines = story.welcome(Settings(agent={"kind": "offline"}), "offline", "/tmp/palaver.log")
+    lines = story.welcome(
+        Settings(agent={"kind": "offline"}), "offline", "~/palaver.db (new)", "/tmp/palaver.log"
+    )
     text = "\n".join(lines)
     assert "answers by the built-in agent (no model configured)" in lines[0]
-    for word in ("database", "/tmp/palaver.log", "TELEGRAM_BOT_TOKEN", "OPENAI_API_KEY", "/help"):
+    for word in (
+        "database   ~/palaver.db (new)",
+        "/tmp/palaver.log",
+        "TELEGRAM_BOT_TOKEN",
+        "OPENAI_API_KEY",
+        "/help",
+    ):
         assert word in text
     with_model = "\n".join(
-        story.welcome(Settings(agent={"kind": "llm", "model": "openai:x"}), "openai:x", "stdout")
+        story.welcome(
+            Settings(agent={"kind": "llm", "model": "openai:x"}), "openai:x", "palaver.db", "stdout"
+        )
     )
     assert "answers by openai:x" in with_model
     assert "OPENAI_API_KEY" not in with_model
