@@ -18,6 +18,7 @@ from adapters.registry import AdapterUnavailable
 from bot import app as daemon
 from bot import context_cli, history_cli, keeping_cli, moving_cli, roles_cli, shell, story
 from bot import doctor as examination
+from bot.audit_cli import audit
 from bot.catalogue import CatalogueError
 from bot.quarantine_cli import quarantine_cli
 from bot.session_cli import sessions_cli
@@ -213,6 +214,7 @@ def _has_reader() -> bool:
 # The rest of the list that --help shows, in its order: groups come last there.
 cli.command()(history_cli.search)
 cli.command()(history_cli.stats)
+cli.command()(audit)
 keeping_cli.register(cli)
 cli.command()(moving_cli.migrate)
 cli.add_typer(sessions_cli, name="sessions")

@@ -17,7 +17,7 @@ from bot.keeping_cli import people_cli
 from bot.reports import counted, escaped
 from bot.shell import ConfigOption, JsonOption
 from bot.transfer_cli import person_named
-from sessions import people, retention
+from sessions import audit, people, retention
 from sessions.database.base import Database, Transaction
 from sessions.models import PersonRole
 from sessions.retention import PersonSummary
@@ -111,7 +111,7 @@ def _change(
 
 def _set_role(tx: Transaction, one: PersonSummary, role: PersonRole) -> None:
     people.set_role(tx, one.id, role)
-    retention.record(tx, "operator", f"role_{role}", one.id, {}, shell.now())
+    audit.record(tx, "operator", f"role_{role}", one.id, {}, shell.now())
 
 
 async def _find(database: Database, word: str, command: str) -> PersonSummary:

@@ -27,7 +27,7 @@ from config.settings import LogSettings
 from config.sources import Loaded
 from config.sources import load as load_sources
 from sessions.database.base import Database
-from sessions.errors import StoreError
+from sessions.errors import StoreError, StoreUnavailable
 
 NOT_FOUND, USAGE, CONFIGURATION, UNAVAILABLE, FAULT = 1, 2, 78, 69, 70
 
@@ -85,9 +85,16 @@ async def beside(loaded: Loaded, work: Callable[[Database], Coroutine[Any, Any, 
         await database.close()
 
 
-async def owning(loaded: Loaded, work: Callable[[Database], Coroutine[Any, Any, Any]]) -> Any:
-    """Change the database. Raises: StoreUnavailable, with what to do, while a daemon owns it."""
+async def owning(
+    loaded: Loaded, work: Callable[[Database], Coroutine[Any, Any, Any]], *, may_be_new: bool = False
+) -> Any:
+    """Change the database. Raises: StoreUnavailable, with what to do, while a daemon owns it, or if there is none to change."""
     quiet()
+    url = loaded.settings.database_url
+    if not may_be_new and daemon.is_sqlite(url) and not (path := daemon.sqlite_path(url)).exists():
+        raise StoreUnavailable(
+            f"there is no database at {path} yet", "Start the daemon once, or check database_url."
+        )
     database = await daemon.open_database(loaded.settings)
     try:
         return await work(database)

@@ -116,7 +116,7 @@ def import_(
         except TransferError as error:
             return error
 
-    done = shell.finish(shell.owning(loaded, work))
+    done = shell.finish(shell.owning(loaded, work, may_be_new=True))
     if isinstance(done, TransferError):
         shell.fail(
             USAGE,

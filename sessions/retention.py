@@ -12,10 +12,9 @@ from typing import Final, Literal
 import orjson
 
 from config.names import AccountId, ChannelId, PersonId, SessionId
-from sessions import cleanup, search, statistics
+from sessions import audit, cleanup, search, statistics
+from sessions.audit import Actor
 from sessions.database.base import Row, Transaction, row_lock
-
-Actor = Literal["operator", "person"]
 
 _SLICE: Final = 100
 """Turns that are emptied at a time."""
@@ -260,7 +259,7 @@ class _Erasure:
         tx.execute("UPDATE session_events SET person_id = NULL WHERE person_id = :person", self.person)
         statistics.forget_person(tx, self._row["person_id"])
         tx.execute("DELETE FROM persons WHERE id = :person", self.person)
-        record(tx, self._row["actor"], "person_erased", self._row["person_id"], self._counts, self._now)
+        audit.record(tx, self._row["actor"], "person_erased", self._row["person_id"], self._counts, self._now)
         self.go_on("removed")
         search.wipe_removed_words(tx)
 
@@ -321,22 +320,6 @@ def empty_turns(tx: Transaction, session_id: SessionId, positions: Sequence[int]
         },
     )
     return removed
-
-
-def record(
-    tx: Transaction, actor: Actor, action: str, subject: str, counts: Mapping[str, int], now: int
-) -> None:
-    """Write down that something was done to somebody's data, without any of it."""
-    tx.execute(
-        "INSERT INTO audit (at, actor, action, subject, counts) VALUES (:now, :actor, :action, :subject, :counts)",
-        {
-            "now": now,
-            "actor": actor,
-            "action": action,
-            "subject": subject,
-            "counts": orjson.dumps({word: amount for word, amount in counts.items() if amount}).decode(),
-        },
-    )
 
 
 _USERNAME: Final = "COALESCE(i.username, '')"

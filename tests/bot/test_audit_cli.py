@@ -1,0 +1,60 @@
+"""`palaver audit`: what was done to people, by whom, without a word of theirs; and that a mistyped database is not made."""
+
+import json
+
+import pytest
+
+from config import logging as logs
+from tests.bot.console import Console
+from tests.bot.test_roles_cli import ada
+
+
+@pytest.fixture
+def console(tmp_path, monkeypatch):
+    for name in ("PALAVER_CONFIG", "PALAVER_DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    yield Console(tmp_path)
+    logs.stop()  # the commands that write silence the log for their own process
+
+
+def test_what_was_done_to_a_person_is_listed_beside_a_daemon(console):
+    """Blocked, unblocked and forgotten: each has its line, the latest first, with counts and without the name."""
+    person = console.change(ada)
+    assert console.run("audit") == (0, "Nothing.\n", "")
+    console.run("people", "block", "Ada")
+    console.run("people", "unblock", "Ada")
+    assert console.run("people", "erase", "Ada", "--yes")[0] == 0
+    code, told, _ = console.beside_a_daemon("audit")
+    lines = told.splitlines()
+    assert code == 0
+    assert ["person erased" in lines[0], "role member" in lines[1], "role blocked" in lines[2]] == [True] * 3
+    assert all("by operator" in line and person.id in line for line in lines)
+    assert "1 identities" in lines[0]
+    assert "Ada" not in told
+    entries = json.loads(console.run("audit", "--json", "--limit", "1")[1])
+    assert [(one["action"], one["actor"], one["subject"]) for one in entries] == [
+        ("person_erased", "operator", person.id)
+    ]
+    assert entries[0]["counts"]["identities"] == 1
+    assert console.run("audit", "--person", "SOMEBODY-ELSE")[1] == "Nothing.\n"
+    assert len(console.run("audit", "--person", person.id)[1].splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sessions", "end", "ABCDEF"),
+        ("sessions", "set", "ABCDEF", "--title", "x"),
+        ("sessions", "cleanup"),
+        ("people", "block", "Ada"),
+        ("people", "erase", "Ada", "--yes"),
+        ("quarantine", "drop", "1"),
+    ],
+)
+def test_changing_makes_no_database(console, tmp_path, words):
+    """A command that changes something says that there is no database where the settings look, and makes none."""
+    before = sorted(tmp_path.iterdir())
+    code, _, said = console.run(*words)
+    assert code == 69
+    assert said.startswith(f"palaver: database: there is no database at {console.path} yet")
+    assert sorted(tmp_path.iterdir()) == before
