@@ -6,9 +6,11 @@ message is taken from a platform, and no model is asked a question. What a platf
 
 import asyncio
 import errno
+import os
 import socket
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import httpx2
@@ -18,6 +20,7 @@ from adapters.errors import StartError, Unreachable
 from adapters.registry import AdapterUnavailable
 from bot import app
 from bot.agents.base import AgentError
+from bot.web.app import PortTaken
 from config import report
 from config.names import AccountId
 from config.settings import AccountSettings, Settings
@@ -101,6 +104,14 @@ async def _database(loaded: Loaded) -> Finding:
         return await _server(loaded)
     path = app.sqlite_path(loaded.settings.database_url)
     if not path.exists():
+        above = next((folder for folder in path.parents if folder.exists()), Path("/"))
+        if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+            return Finding(
+                False,
+                "database",
+                f"{path} cannot be made: {above} is {'not writable' if above.is_dir() else 'a file'}",
+                "Make the folder writable for the user that runs Palaver, or set database_url to another place.",
+            )
         return Finding(True, "database", f"{path} will be made at the first start")
     try:
         database = await app.open_beside(loaded.settings)
@@ -159,12 +170,8 @@ async def _port(host: str, port: int) -> Finding:
     except OSError as error:
         if error.errno == errno.EADDRINUSE and await _is_palaver(host, port):
             return Finding(True, "http", f"a Palaver runs and serves {host}:{port}")
-        return Finding(
-            False,
-            "http",
-            f"cannot listen on {host}:{port}: {error.strerror}",
-            "Another program has it: set http.port to a free one, or http.enabled to false.",
-        )
+        taken = PortTaken(host, port, error)
+        return Finding(False, "http", str(taken), taken.hint)
     return Finding(True, "http", f"{host}:{port} is free")
 
 

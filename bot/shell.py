@@ -149,11 +149,7 @@ def finish(work: Coroutine[Any, Any, Any]) -> Any:
     except StoreError as error:
         fail(UNAVAILABLE, f"database: {error.reason}", error.hint)
     except PortTaken as error:
-        fail(
-            UNAVAILABLE,
-            f"http: {error}",
-            "Set http.port (PALAVER_HTTP__PORT) to a free one, or http.enabled to false.",
-        )
+        fail(UNAVAILABLE, f"http: {error}", error.hint)
     except (CatalogueError, ConfigError, AdapterUnavailable) as error:
         fail(CONFIGURATION, str(error))
     except (typer.Exit, typer.Abort, BrokenPipeError):  # said already, or nobody is there to be told

@@ -102,7 +102,7 @@ def _answered(trace: Trace) -> list[str]:
                 f"{_time(error['created_at'])}  ref {error['ref']}: {error['kind']}: {error['message']}",
             )
         )
-        if error["cause"]:
+        if error["cause"] and not error["cause"].endswith(f"{error['kind']}: {error['message']}"):
             lines.append(_line("", error["cause"]))
     return lines
 

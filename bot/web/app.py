@@ -5,6 +5,7 @@ Owns routes, body limits and the server's start and stop. uvicorn would take SIG
 
 import asyncio
 import contextlib
+import errno
 import socket
 from collections.abc import Iterator, Sequence
 
@@ -28,7 +29,20 @@ class BodyTooLarge(Exception):
 
 
 class PortTaken(Exception):
-    """The address cannot be listened on."""
+    """The address cannot be listened on; `hint` says what to do."""
+
+    def __init__(self, host: str, port: int, error: OSError) -> None:
+        reason = (error.strerror or str(error)).partition(" (while attempting")[0]  # words that Python adds
+        super().__init__(f"cannot listen on {host}:{port}: {reason}")
+        match error.errno:
+            case errno.EADDRINUSE:
+                self.hint = "Another program has it: set http.port (PALAVER_HTTP__PORT) to a free one, or http.enabled to false."
+            case errno.EACCES:
+                self.hint = (
+                    "Ports below 1024 are for root: set http.port (PALAVER_HTTP__PORT) to a higher one."
+                )
+            case _:
+                self.hint = "Set http.host (PALAVER_HTTP__HOST) to an address of this machine: 127.0.0.1, or 0.0.0.0 for all."
 
 
 def build(
@@ -124,8 +138,7 @@ class WebServer:
                 (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
             )
         except OSError as error:
-            msg = f"cannot listen on {host}:{port}: {error.strerror or error}"
-            raise PortTaken(msg) from error
+            raise PortTaken(host, port, error) from error
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="http")
         log.info("http.started", host=host, port=self.port)
 

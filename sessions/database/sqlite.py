@@ -220,6 +220,7 @@ class SqliteDatabase:
             raise StoreUnavailable(
                 f"there is no database at {path} yet", "Start the daemon once, or check database_url."
             )
+        _refuse_folder(path)
         is_alone = not _log_of(path).exists()
         with _translated(path):
             await asyncio.to_thread(_settle, path, busy_timeout_s)
@@ -457,6 +458,7 @@ def _in_one_view(connection: sqlite3.Connection, work: Callable[[Transaction], T
 
 def _own(path: Path) -> int:
     """Take the lock file beside the database; held until closed, and given up by the kernel when we die."""
+    _refuse_folder(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         name = path.with_name(path.name + ".lock")
@@ -464,7 +466,8 @@ def _own(path: Path) -> int:
         give_to_owner(path.parent, name)
     except OSError as error:
         raise StoreUnavailable(
-            f"cannot write in {path.parent}: {error.strerror}",
+            f"cannot write in {path.parent}: "
+            + ("a part of this path is a file" if isinstance(error, _FILES_IN_PATH) else str(error.strerror)),
             f"A file in the working directory is sqlite:{path.name}, without slashes."
             if path.parent == Path("/")
             else "Make the folder writable for the user that runs Palaver, or set database_url to another place.",
@@ -489,6 +492,14 @@ def _own(path: Path) -> int:
         os.ftruncate(lock, 0)
         os.pwrite(lock, str(os.getpid()).encode(), 0)
     return lock
+
+
+def _refuse_folder(path: Path) -> None:
+    if path.is_dir():
+        raise StoreUnavailable(
+            f"{path} is a folder, not a file",
+            f'Name a file in it: database_url = "sqlite://{path}/palaver.db".',
+        )
 
 
 def give_to_owner(model: Path, path: Path) -> None:
@@ -654,6 +665,7 @@ def _snapshot(connection: sqlite3.Connection, path: Path, version: int) -> None:
     log.info("store.snapshot_taken", file=str(copy))
 
 
+_FILES_IN_PATH = (FileExistsError, NotADirectoryError)
 _RIGHTS_HINT = "Check the owner and the rights of file and folder."
 _RESTORE_HINT = (
     "Put back a backup (palaver restore), or save what is readable (palaver salvage). Nothing was changed."

@@ -71,6 +71,24 @@ async def test_looking_leaves_nothing_behind(tmp_path):
         await database.close()
 
 
+@pytest.mark.parametrize(
+    ("place", "said"), [("file/palaver.db", "is a file"), ("/proc/1/palaver.db", "is not writable")]
+)
+async def test_a_place_where_nothing_can_be_made_is_found(tmp_path, place, said):
+    """A database that is not there yet and cannot be made is no good news, for root either."""
+    (tmp_path / "file").touch()
+    found = (await examine(tmp_path / place))["database"]
+    assert (found.is_good, said in found.text) == (False, True), found
+    assert "database_url" in found.hint
+
+
+async def test_a_folder_is_no_database(tmp_path):
+    """A folder's name in the place of a file's is said to be that, with a name that would do."""
+    found = (await examine(tmp_path))["database"]
+    assert (found.is_good, found.text) == (False, f"{tmp_path} is a folder, not a file")
+    assert f"sqlite://{tmp_path}/palaver.db" in found.hint
+
+
 async def test_lines_stand_in_columns():
     """What was found begins in one column, however long a subject is, and what to do stands under it."""
     findings = [Finding(True, "config", "none"), Finding(False, "terminal.local", "a word", "a hint")]
