@@ -128,3 +128,7 @@ class CommandSpec:
     argument: str | None = None
     """Name of its one free-text argument (`question`), None when it takes none."""
     is_argument_required: bool = False
+    argument_hint: str = ""
+    """What may stand in the argument, in a few words, at most 100 characters; for menus that ask for it."""
+    argument_values: tuple[str, ...] = ()
+    """The only values that it takes, where there are few; empty if it is free text."""

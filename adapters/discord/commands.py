@@ -77,9 +77,11 @@ def _entry(spec: CommandSpec, translations: dict[str, CommandSpec | None]) -> di
         option: dict[str, Any] = {
             "type": STRING_OPTION,
             "name": spec.argument.lower(),
-            "description": _line(spec.argument),
+            "description": _line(spec.argument_hint or spec.argument),
             "required": spec.is_argument_required,
         }
+        if spec.argument_values:
+            option["choices"] = [{"name": value, "value": value} for value in spec.argument_values]
         names = {
             locale: other.argument.lower()
             for language, other in known.items()
@@ -88,6 +90,14 @@ def _entry(spec: CommandSpec, translations: dict[str, CommandSpec | None]) -> di
         }
         if names:
             option["name_localizations"] = names
+        hints = {
+            locale: _line(other.argument_hint)
+            for language, other in known.items()
+            for locale in LOCALES[language]
+            if other.argument_hint and other.argument_hint != spec.argument_hint
+        }
+        if hints:
+            option["description_localizations"] = hints
         entry["options"] = [option]
     return entry
 

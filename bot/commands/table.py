@@ -44,16 +44,21 @@ _ONLY_ON: Final[Mapping[str, str]] = {
     "ask": "discord"
 }  # elsewhere one just writes; it works there too, but is not shown
 
-_SHOWN_ARGUMENTS: Final[Mapping[str, str]] = {
-    "messages": "argument_messages",
-    "number": "argument_number",
-    "page": "argument_page",
-    "question": "argument_question",
-    "title": "argument_title",
-    "what": "argument_what",
-    "words": "argument_words",
+_SHOWN_ARGUMENTS: Final[Mapping[str, tuple[str, str]]] = {
+    "all": ("argument_all", "hint_all"),
+    "messages": ("argument_messages", "hint_messages"),
+    "number": ("argument_number", "hint_number"),
+    "page": ("argument_page", "hint_page"),
+    "question": ("argument_question", "hint_question"),
+    "title": ("argument_title", "hint_title"),
+    "what": ("argument_what", "hint_what"),
+    "words": ("argument_words", "hint_words"),
 }
-"""Arguments that a menu asks for, with their names in the person's language. The others are for those who know them."""
+"""Arguments that a menu asks for: their names in the person's language, and what may stand there. The others are for those
+who know them."""
+
+_VALUES: Final[Mapping[str, tuple[str, ...]]] = {"all": ("all",), "what": ("session", "me", "yes", "no")}
+"""Arguments that take nothing else, so that a menu can offer them: a slash command is no text that one can add to."""
 
 
 def table_for(platform: str) -> list[Command]:
@@ -63,20 +68,22 @@ def table_for(platform: str) -> list[Command]:
 
 def specs(catalogue: Catalogue, platform: str, language: str) -> list[CommandSpec]:
     """The table as an adapter publishes it."""
-    return [
-        CommandSpec(
-            command.name,
-            catalogue.say(f"command_{command.name}", language)[:100],
-            _shown_argument(catalogue, command.argument, language),
-            command.is_argument_required,
-        )
-        for command in table_for(platform)
-    ]
+    return [_spec(catalogue, command, language) for command in table_for(platform)]
 
 
-def _shown_argument(catalogue: Catalogue, argument: str | None, language: str) -> str | None:
-    text = _SHOWN_ARGUMENTS.get(argument or "")
-    return None if text is None else catalogue.say(text, language)
+def _spec(catalogue: Catalogue, command: Command, language: str) -> CommandSpec:
+    name = argument = command.argument or ""
+    hint = ""
+    if argument in _SHOWN_ARGUMENTS:
+        name, hint = (catalogue.say(text, language) for text in _SHOWN_ARGUMENTS[argument])
+    return CommandSpec(
+        command.name,
+        catalogue.say(f"command_{command.name}", language)[:100],
+        name if hint else None,
+        command.is_argument_required,
+        hint[:100],
+        _VALUES.get(argument, ()),
+    )
 
 
 def nearest(name: str) -> str | None:

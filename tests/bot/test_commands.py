@@ -111,6 +111,10 @@ def test_the_published_table_fits_every_platform(platform, language):
         assert re.fullmatch(r"[a-z][a-z0-9_]{0,31}", spec.name)
         assert 1 <= len(spec.description) <= 100
         assert spec.argument is None or re.fullmatch(r"[a-z][a-z0-9_]{0,31}", spec.argument)
+        assert bool(spec.argument_hint) == (spec.argument is not None)
+        assert len(spec.argument_hint) <= 100
+        if spec.argument is not None:
+            assert spec.argument_hint != spec.argument
 
 
 async def test_ask_is_a_message(house):
@@ -370,3 +374,11 @@ async def test_reset_says_what_becomes_of_the_running_answer(build):
 def test_the_table_is_the_documented_one():
     """The commands that every platform must have are there."""
     assert set(commands.TABLE) >= {"start", "help", "reset", "new", "status", "stop", "history", "whoami"}
+
+
+def test_what_a_reply_tells_people_to_write_can_be_picked_in_a_menu():
+    """`/stop all` and the answers to /forget are offered as values: nothing can be typed behind a slash command."""
+    shown = {spec.name: spec for spec in commands.specs(catalogue.load(), "discord", "en")}
+    assert shown["stop"].argument_values == ("all",)
+    assert set(shown["forget"].argument_values) == {"session", "me", "yes", "no"}
+    assert shown["search"].argument_values == ()

@@ -22,6 +22,31 @@ async def test_the_table_is_published():
     assert [(o["name"], o["required"]) for o in published["ask"]["options"]] == [("question", True)]
 
 
+async def test_an_argument_says_what_it_takes():
+    """The option carries its hint in both languages, and where only a few values are taken, they are offered."""
+
+    def table(language):
+        hint = {"en": "drops what waits", "de": "verwirft, was wartet"}[language]
+        return (
+            CommandSpec("stop", "End it", "waiting", argument_hint=hint, argument_values=("all",)),
+            CommandSpec("search", "Look", "words"),
+        )
+
+    async with community() as here:
+        fake = here.fake
+        async with running(make_adapter(fake, table=table)):
+            await fake.wait_until(lambda: bool(fake.commands()))
+        published = {command["name"]: command["options"][0] for command in fake.commands()}
+    stop, search = published["stop"], published["search"]
+    assert (stop["description"], stop["choices"]) == (
+        "drops what waits",
+        [{"name": "all", "value": "all"}],
+    )
+    assert stop["description_localizations"] == {"de": "verwirft, was wartet"}
+    assert search["description"] == "words"
+    assert "choices" not in search
+
+
 async def test_published_only_when_changed():
     """Neither reconnecting nor a restart publishes again; a changed table does."""
     async with community() as here:
