@@ -19,6 +19,7 @@ from adapters.base import Capabilities, Health, Intake, Pace, WebhookRoute
 from adapters.discord import commands as command_table
 from adapters.discord import render as rendering
 from adapters.discord.answers import Answers
+from adapters.discord.failures import in_words
 from adapters.discord.hearing import Hearing
 from adapters.discord.interactions import Interactions
 from adapters.discord.link import Link
@@ -75,6 +76,7 @@ class DiscordAdapter:
             can_edit=True,
             can_type=True,
             can_choose=True,
+            must_greet=True,
             has_threads=True,
             is_idempotent=True,
             forgets_keys=True,
@@ -171,10 +173,10 @@ class DiscordAdapter:
                 logger.warning(
                     "adapter.failed",
                     account=self._account,
-                    reason=repr(error),
+                    reason=in_words(error),
                     exc_info=None if is_outage else error,
                 )
-                self._note_connection(False, repr(error))
+                self._note_connection(False, in_words(error))
                 await asyncio.sleep(self._waits.backed_off_s(failures))
 
     async def _connect_once(self, hearing: Hearing, intake: Intake) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from adapters.base import Intake
+from adapters.discord.failures import in_words
 from adapters.discord.inbound import QUESTION_COMMAND
 from adapters.discord.link import Link
 from adapters.discord.watermarks import insist
@@ -123,7 +124,7 @@ async def publish(account: AccountId, link: Link, intake: Intake, commands: Comm
             await link.http.bulk_upsert_global_commands(application_id, entries)
             break
         except Exception as error:  # noqa: BLE001 - commands are a comfort; the conversation goes on without
-            logger.warning("adapter.commands_not_published", account=account, reason=repr(error))
+            logger.warning("adapter.commands_not_published", account=account, reason=in_words(error))
         await asyncio.sleep(link.waits.commands_retry_s)
     await insist(lambda: intake.set_cursor(account, HASH_CURSOR, current), link.waits)
     logger.info("adapter.commands_published", account=account, count=len(entries))

@@ -1,6 +1,7 @@
 """What an error of the library means for a send or an edit: certainly not sent, perhaps sent, never possible.
 
-Owns the translation into `adapters/errors.py`. Decides by class, status and Discord's error code, never by a text.
+Owns the translation into `adapters/errors.py`, and the words that operators read of an error. Decides by class, status and
+Discord's error code, never by a text.
 """
 
 from typing import Literal
@@ -13,6 +14,17 @@ from adapters.errors import DeliveryError, MessageGone, RateLimited, Rejected, U
 from config.names import AccountId
 
 UNKNOWN_MESSAGE = 10008
+
+HINTS = {
+    10003: "the channel was deleted",
+    50001: "the bot cannot see this channel; give it View Channel there",
+    50007: "this person takes no direct messages from the bot",
+    50013: "give the bot Send Messages there, and for threads Send Messages in Threads",
+    50083: "the thread is locked; unlock it, or write in another",
+}
+"""What to do about a refusal. Source: Discord reference, JSON Error Codes."""
+
+LONGEST_REASON = 200
 
 
 class NotConnected(Exception):
@@ -44,7 +56,7 @@ def from_status(
     account: AccountId, status: int, code: int, text: str, wait_s: float = BANNED_FOR_S
 ) -> DeliveryError:
     """The error for an HTTP status with Discord's own code."""
-    said = f"{status} {code} {text:.200}".strip()
+    said = _answer(status, code, text)
     if status == 429:
         return RateLimited(account, said, wait_s, scope="account")
     if status == 401:
@@ -52,3 +64,27 @@ def from_status(
     if code == UNKNOWN_MESSAGE:
         return MessageGone(account, said)
     return Uncertain(account, said) if status >= 500 else Rejected(account, said)
+
+
+def in_words(error: BaseException) -> str:
+    """An error as an operator can read it: no representation of requests, no page of a proxy."""
+    match error:
+        case discord.HTTPException():
+            return f"Discord answered {_answer(error.status, error.code, error.text)}"
+        case aiohttp.WSServerHandshakeError():
+            return f"the gateway answered {error.status}"
+        case aiohttp.ClientConnectorError():
+            return f"no connection to {error.host}:{error.port} ({error.os_error.strerror or error.os_error})"
+        case TimeoutError():
+            return "no answer in time"
+        case discord.RateLimited():
+            return f"rate limited for {error.retry_after:.0f} s"
+        case _:
+            return repr(error)[:LONGEST_REASON]
+
+
+def _answer(status: int, code: int, text: str) -> str:
+    """An answer's status, Discord's own code and words, and what to do. What is no word of Discord's (a page) is left out."""
+    words = "" if text.lstrip().startswith("<") else " ".join(text.split())[:LONGEST_REASON]
+    facts = " ".join(part for part in (str(status), str(code) if code else "", words) if part)
+    return f"{facts}: {HINTS[code]}" if code in HINTS else facts

@@ -16,6 +16,7 @@ import discord
 import structlog
 
 from adapters.base import Intake
+from adapters.discord.failures import in_words
 from adapters.discord.feed import Event, Feed
 from adapters.discord.link import Link
 from adapters.discord.waits import Waits
@@ -106,7 +107,7 @@ class CatchUp:
                 listed: list[Any] = list(await link.http.get_all_guild_channels(guild.id))
                 listed += (await link.http.get_active_threads(guild.id))["threads"]
             except (discord.DiscordException, OSError, KeyError, TypeError) as error:
-                logger.info("adapter.channels_not_listed", account=self._account, reason=repr(error))
+                logger.info("adapter.channels_not_listed", account=self._account, reason=in_words(error))
                 continue
             for channel in listed:
                 if channel.get("last_message_id") and int(channel["id"]) in here:
@@ -203,7 +204,9 @@ class CatchUp:
 
     def _postpone(self, place: str, error: Exception) -> None:
         failures = self._failures[place] = self._failures.get(place, 0) + 1
-        logger.warning("adapter.catch_up_postponed", account=self._account, channel=place, reason=repr(error))
+        logger.warning(
+            "adapter.catch_up_postponed", account=self._account, channel=place, reason=in_words(error)
+        )
         self._postponed.add(place)
 
         def again() -> None:
@@ -242,7 +245,10 @@ class CatchUp:
                 page: list[Any] = await link.http.logs_from(int(place), PAGE, after=cursor)
             except (discord.Forbidden, discord.NotFound) as error:
                 logger.info(
-                    "adapter.channel_not_readable", account=self._account, channel=place, reason=repr(error)
+                    "adapter.channel_not_readable",
+                    account=self._account,
+                    channel=place,
+                    reason=in_words(error),
                 )
                 return True
             for message in sorted(page, key=lambda one: int(one["id"])):

@@ -29,6 +29,7 @@ import yarl
 from discord.gateway import DiscordWebSocket, ReconnectWebSocket
 from discord.http import Route
 
+from adapters.discord.failures import in_words
 from adapters.discord.rest import AccountHttp
 from adapters.discord.waits import Waits
 
@@ -181,7 +182,7 @@ class Link(discord.Client):
             except (OSError, aiohttp.ClientError, discord.DiscordException) as error:
                 if isinstance(error, discord.HTTPException) and error.status == 401:
                     raise discord.LoginFailure("the token was refused") from error
-                reason = repr(error)
+                reason = in_words(error)
             except asyncio.CancelledError:
                 await self._let_go(code=1000)
                 raise
