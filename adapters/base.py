@@ -32,6 +32,8 @@ class Capabilities:
     can_type: bool = False
     can_choose: bool = False
     """Choices under a reply are buttons; elsewhere they are numbered lines that say what to write."""
+    must_greet: bool = False
+    """Nobody begins with /start there: who writes directly for the first time is greeted beside the answer."""
     has_threads: bool = False
     is_idempotent: bool = False
     """A send repeated with the same key shows one message only."""

@@ -273,6 +273,7 @@ class App:
             self.lanes,
             self.delivery,
             agent_name=lambda persona: self._agent_for(persona).name,
+            must_greet=lambda account: self.adapters[account].capabilities.must_greet,
             now=now,
             count=self.telemetry.count_message,
             hot=self.hot,

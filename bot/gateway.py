@@ -90,6 +90,7 @@ class Gateway:
         delivery: DeliveryPort,
         *,
         agent_name: Callable[[str | None], str],
+        must_greet: Callable[[AccountId], bool] = lambda _account: False,
         now: Callable[[], int] = lambda: int(time.time() * 1000),
         count: Callable[[str, str], None] = lambda _account, _outcome: None,
         hot: HotSessions | None = None,
@@ -106,6 +107,7 @@ class Gateway:
         self._lanes = lanes
         self._delivery = delivery
         self._agent_name = agent_name
+        self._must_greet = must_greet
         self._now = now
         self._count = count
         self._encoder = encoder
@@ -287,7 +289,14 @@ class Gateway:
         if waiting >= self._settings.turns.max_waiting:
             decision = policy.Decision("queue_full", "queue_full")
             return self._decline(tx, message, incoming, person, decision, now, count=waiting)
+        is_first = (
+            is_new
+            and message.channel_kind == "direct"
+            and self._must_greet(message.account)
+            and inbox.is_first_contact(tx, incoming)
+        )
         queued = inbox.accept(tx, incoming, session, person, now, ahead=waiting)
+        has_greeting = is_first and self._greet(tx, queued.inbox_id, person, now)
         claim = None
         if may_claim and queued.ahead == 0:
             claim = inbox.claim(
@@ -305,8 +314,19 @@ class Gateway:
             ahead=queued.ahead,
             claim=claim,
             language=person.language,
+            has_reply=has_greeting,
             is_new_session=is_new,
         )
+
+    def _greet(self, tx: Transaction, inbox_id: int, person: Person, now: int) -> bool:
+        """What /start says, as a message of its own ahead of the answer."""
+        address = inbox.address_of(tx, inbox_id)
+        if address is None:
+            return False
+        text = self._catalogue.say("start", person.language, name=person.display_name)
+        # the place of a slash command's "is thinking…", and the reply to the question, belong to the answer
+        apart = replace(address, reply_to=None, reply_handle=None)
+        return self._reply(tx, apart, "notice", text, now)
 
     def _decline(
         self,

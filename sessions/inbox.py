@@ -63,6 +63,17 @@ def is_known(tx: Transaction, message: Incoming) -> bool:
     )
 
 
+def is_first_contact(tx: Transaction, message: Incoming) -> bool:
+    """True if nothing of this channel was accepted or run before, as far as it is kept; a stranger's tries do not count."""
+    return (
+        tx.row(
+            "SELECT 1 AS x FROM inbox WHERE account = :account AND channel = :channel AND outcome <> 'declined' LIMIT 1",
+            {"account": message.account, "channel": message.channel},
+        )
+        is None
+    )
+
+
 def record(
     tx: Transaction,
     message: Incoming,

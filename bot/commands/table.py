@@ -15,7 +15,8 @@ def _help(at: CommandContext, _argument: str) -> CommandResult:
         at.say("help_line", name=command.name, description=at.say(f"command_{command.name}"))
         for command in table_for(at.message.platform)
     ]
-    return CommandResult("\n".join([at.say("help"), *lines, "", at.say("help_end")]))
+    end = at.say("help_end_group" if at.message.channel_kind == "group" else "help_end")
+    return CommandResult("\n".join([at.say("help"), *lines, "", end]))
 
 
 TABLE: Final[Mapping[str, Command]] = {

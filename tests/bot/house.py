@@ -187,6 +187,7 @@ class House:
             self.lanes,
             self.delivery,
             agent_name=lambda persona: self._agent_for(persona).name,
+            must_greet=lambda _: self.capabilities.must_greet,
             now=self.now,
             hot=self.hot,
             encoder=self.encoder,

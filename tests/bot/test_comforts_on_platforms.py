@@ -144,6 +144,7 @@ async def on_discord(path):
 
 async def go_through_it_all(app, person):
     """One person's tour: two conversations, back to the first by a button, a copy, pages, and forgetting one."""
+    assert "Hello Ada." in await person.say("/start")
     assert await person.say("a trip to Rome") == "echo: a trip to Rome"
     assert "kept under /sessions" in await person.say("/reset")
     assert await person.say("bread recipes") == "echo: bread recipes"

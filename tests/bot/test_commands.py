@@ -103,6 +103,16 @@ async def test_help_lists_the_whole_table_of_the_platform(house):
     assert "ask" in {command.name for command in commands.table_for("discord")}
 
 
+async def test_help_in_a_group_tells_how_to_be_answered_there(house):
+    """In a group the bot does not answer everything, and /help does not say so."""
+    await house.deliver("/help", channel="room", channel_kind="group")
+    await house.deliver("/help")
+    await house.until_quiet()
+    (in_group,), (alone,) = house.shown("room"), house.shown()
+    assert in_group.endswith("Everything else I answer when you mention me or reply to me.")
+    assert alone.endswith("Everything else you write is for me to answer.")
+
+
 @pytest.mark.parametrize("platform", ["telegram", "discord"])
 @pytest.mark.parametrize("language", catalogue.LANGUAGES)
 def test_the_published_table_fits_every_platform(platform, language):

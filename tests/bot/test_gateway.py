@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from adapters.base import IntakeClosed, KnownChannel, Receipt
+from adapters.memory.adapter import CAPABILITIES
 from adapters.messages import Attachment
 from bot.agents.scripted import Delay
 from tests.bot.house import ACCOUNT, GatedAgent, inbound
@@ -633,3 +634,63 @@ async def test_a_flood_in_one_chat_holds_up_nobody_else(build):
     answers = [text for text in shown if text.startswith("echo:")]
     assert answers == [f"echo: {number}" for number, reason in enumerate(outcomes) if not reason]
     assert 1 <= len(shown) - len(answers) < declined, "the flood is told, but not once for each message"
+
+
+# first contact
+
+
+GREETING = "Hello Ada. Write to me here"
+GREETS = replace(CAPABILITIES, must_greet=True)
+
+
+async def test_who_writes_directly_for_the_first_time_is_greeted(build):
+    """Where nobody begins with /start, the first message is greeted ahead of its answer; no later one, no new session is."""
+    house = build(capabilities=GREETS)
+    async with house.running():
+        await house.deliver("hello")
+        await house.until(lambda: len(house.shown()) == 2)
+        await house.deliver("again")
+        await house.until_quiet()
+        await house.deliver("/reset")
+        await house.deliver("anew")
+        await house.until_quiet()
+    greeting, first, *rest = house.shown()
+    assert greeting.startswith(GREETING)
+    assert first == "echo: hello"
+    assert not [text for text in rest if text.startswith(GREETING)]
+
+
+async def test_a_greeting_comes_once_where_somebody_began_with_a_command(build):
+    """Whoever began with /start, or any command, knows how to find help and is not greeted again."""
+    house = build(capabilities=GREETS)
+    async with house.running():
+        await house.deliver("/start")
+        await house.deliver("hello")
+        await house.until_quiet()
+    assert [text.startswith(GREETING) for text in house.shown()] == [True, False]
+
+
+async def test_groups_and_platforms_with_a_start_are_not_greeted(build):
+    """In a group nobody is greeted unasked, and neither is anybody where the platform opens with /start."""
+    for capabilities, fields in ((GREETS, {"channel": "room", "channel_kind": "group"}), (CAPABILITIES, {})):
+        house = build(capabilities=capabilities)
+        async with house.running():
+            await house.deliver("hello", **fields)
+            await house.until_quiet()
+            assert house.shown(fields.get("channel", "ada")) == ["echo: hello"]
+
+
+async def test_a_stranger_who_is_let_in_is_greeted_then(build):
+    """Having been turned away is no first contact: the greeting comes with the first message that is answered."""
+    house = build(capabilities=GREETS, access={"allow": ()})
+    async with house.running():
+        await house.deliver("hello")
+        await house.until_quiet()
+    again = build(capabilities=GREETS, room=house.room)
+    async with again.running():
+        await again.deliver("hello again")
+        await again.until_quiet()
+    turned_away, greeting, answer = again.shown()
+    assert "ask" in turned_away.lower()
+    assert greeting.startswith(GREETING)
+    assert answer == "echo: hello again"
