@@ -17,6 +17,7 @@ from adapters.base import IntakeClosed, KnownChannel, Receipt
 from adapters.messages import Choice, InboundMessage
 from bot import commands, policy
 from bot.catalogue import Catalogue
+from bot.commands import filters
 from config.names import AccountId, ChannelId, Json, PlatformMessageId, SessionId, TurnId
 from config.settings import AccountSettings, Settings
 from sessions import inbox, lifecycle, outbox, people
@@ -223,8 +224,9 @@ class Gateway:
         call = commands.parse(message.text) if not message.attachments else None
         if call is None or call.name != "search" or not call.argument:
             return None
+        words = filters.read(call.argument).words
         try:
-            return (await asyncio.to_thread(self._encoder.encode, [call.argument]))[0]
+            return (await asyncio.to_thread(self._encoder.encode, [words]))[0]
         except Exception:  # words are found without it
             log.exception("gateway.encoding_failed", account=message.account)
             return None

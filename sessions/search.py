@@ -50,6 +50,8 @@ class SearchQuery:
     session_id: SessionId | None = None
     person_id: PersonId | None = None
     """Whose sessions; for operators."""
+    author_id: PersonId | None = None
+    """Who said it."""
     role: Role | None = None
     number: int = 1
     """Of the page; 1 is the best."""
@@ -140,6 +142,7 @@ def reach(scope: Scope, query: SearchQuery) -> tuple[str, Parameters]:
         "m.created_at >= :since": query.since,
         "m.created_at < :until": query.until,
         "m.role = :role": query.role,
+        "m.person_id = :author": query.author_id,
         "s.platform = :platform": query.platform,
         "s.account = :account": query.account,
         "s.id = :session": query.session_id,
@@ -151,6 +154,16 @@ def reach(scope: Scope, query: SearchQuery) -> tuple[str, Parameters]:
         " AND ".join([allowed, "m.is_sealed = 0", *once, *chosen]),
         {**parameters, **{text.rpartition(":")[2]: value for text, value in chosen.items()}},
     )
+
+
+def platforms(tx: Transaction, scope: Scope) -> list[str]:
+    """The platforms of what the scope may see; those of imported archives, too."""
+    tx = within(tx, scope)
+    where, parameters = condition(scope)
+    rows = tx.rows(
+        f"SELECT DISTINCT s.platform FROM sessions s WHERE {where} ORDER BY s.platform", parameters
+    )
+    return [row["platform"] for row in rows]
 
 
 def read_hits(tx: Transaction, scope: Scope, ids: Sequence[int], terms: Sequence[Term]) -> list[Hit]:

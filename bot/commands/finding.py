@@ -1,9 +1,9 @@
 """Commands that look into what is kept: words in what was said, and numbers."""
 
+from bot.commands import filters
 from bot.commands.calls import CommandContext, CommandResult
 from bot.reports import sparkline
 from sessions import search, semantic, statistics
-from sessions.search import SearchQuery
 from sessions.statistics import Subject
 
 SEARCH_HITS = 5
@@ -11,8 +11,10 @@ _COMPARED = 5_000
 """Messages whose meaning is compared: fewer than for operators, since others wait for this transaction."""
 
 
-def find(at: CommandContext, words: str) -> CommandResult:
-    query = SearchQuery(words, size=SEARCH_HITS)
+def find(at: CommandContext, argument: str) -> CommandResult:
+    query = filters.query(at, filters.read(argument), SEARCH_HITS)
+    if isinstance(query, CommandResult):
+        return query
     if at.meaning is None:
         page = search.search(at.tx, at.scope, query)
     else:

@@ -22,7 +22,7 @@ def show_sessions(at: CommandContext, argument: str) -> CommandResult:
     page = number(rest) if word == "page" else None
     if not argument or page is not None:
         return _list(at, page or 1)
-    session = _find(at, argument)
+    session = find_by_word(at, argument)
     if session is None:
         is_understood = number(argument) is not None or _is_reference(argument)
         if is_understood:
@@ -64,8 +64,8 @@ def title_of(at: CommandContext, session: Session) -> str:
     return contents.titles(at.tx, [session.id], at.scope).get(session.id) or at.say("sessions_untitled")
 
 
-def _find(at: CommandContext, argument: str) -> Session | None:
-    """By its place in the list, or by its reference."""
+def find_by_word(at: CommandContext, argument: str) -> Session | None:
+    """One of the conversations listed here, by its place in the list or by its reference."""
     if _is_reference(argument):
         found = lifecycle.list_sessions(at.tx, at.scope, key=at.key, id_end=argument.upper(), limit=1)
         return found[0] if found else None

@@ -2,6 +2,7 @@
 
 import re
 import struct
+from datetime import UTC, datetime
 
 import pytest
 from structlog.testing import capture_logs
@@ -10,7 +11,15 @@ from adapters.messages import Choice
 from bot import commands
 from bot.commands.forgetting import ANSWER_WITHIN_MS
 from bot.upkeep import Upkeep
+from sessions.statistics import DAY_MS
 from tests.bot.house import GatedAgent, MovingClock
+
+NOW = 1_900_000_000_000
+
+
+def ISO(at):  # noqa: N802 - reads as the constant it makes
+    return f"{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%d}"
+
 
 GROUP = {"channel": "g", "channel_kind": "group"}
 
@@ -242,6 +251,70 @@ async def test_search_finds_own_words_only(house):
     assert "found nothing" in await ask(house, "/search Rome", **GROUP)
 
 
+async def test_search_is_narrowed_by_what_stands_with_the_words(build):
+    """Who said it, when, on which platform and in which conversation: alone and together, in either language."""
+    clock = MovingClock(NOW - 3 * DAY_MS)
+    house = build(now=clock)
+    async with house.running():
+        await talk(house, "old news about the train", "/reset")
+        clock.ms = NOW
+        await talk(house, "the train is late")
+        said = (
+            "Ada: old news about the **train**",
+            "bot: echo: old news about the **train**",
+            "Ada: the **train** is late",
+        )
+        for filters, expected in {
+            "": [1, 1, 1],
+            "from:me": [1, 0, 1],
+            "von:bot": [0, 1, 0],
+            "since:1d": [0, 0, 1],
+            "seit:heute FROM:ME": [0, 0, 1],
+            "bis:gestern from:me": [1, 0, 0],
+            "until:2d": [1, 1, 0],
+            f"until:{ISO(NOW - 3 * DAY_MS)} von:mir": [1, 0, 0],
+            f"since:{ISO(NOW)}": [0, 0, 1],
+            "in:memory": [1, 1, 1],
+            "in:here from:me": [0, 0, 1],
+            "in:2 from:me": [1, 0, 0],
+            'since:1d -late "the train"': [0, 0, 0],
+        }.items():
+            found = await ask(house, f"/search train {filters}")
+            assert [int(one in found) for one in said] == expected, (filters, found)
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("train from:bob", "from:bob tells me nothing"),
+        ("train since:soon", "“soon” is no time that I understand. Write since:2026-11-01"),
+        ("train until:2026-13-01", "“2026-13-01” is no time"),
+        ("train in:discord", "in “discord”. Behind in: stands here, a number that /sessions lists, or one of: memory."),
+        ("train in:17", "nothing to look for in “17”"),
+        ("train since:today until:yesterday", "Nothing can be said between"),
+        ("train from:me from:bot", "from: stands there twice"),
+        ("train form:me", "I know no form: here. Did you mean from:?"),
+        ("from:me", "Write the words after it"),
+        ('"from:me" train', "I found nothing like that"),
+        ("train 12:30", "I found nothing like that"),
+        ("train seit:irgendwann", "“irgendwann” is no time that I understand. Write seit:2026-11-01"),
+    ],
+)  # fmt: skip
+async def test_a_filter_that_does_not_fit_is_told_so(house, written, told):
+    """What is wrong and what works instead is said; nothing is looked for without the filter in silence."""
+    await talk(house, "the train is late")
+    assert told in await ask(house, f"/search {written}")
+
+
+async def test_in_a_group_from_me_is_what_i_said(house):
+    """In a conversation that many share, `from:me` finds one's own words and not the others'."""
+    await talk(house, "/ask my train is late", person="ada", **GROUP)
+    await talk(house, "/ask which train", person="bob", **GROUP)
+    found = await ask(house, "/search train from:me", person="bob", **GROUP)
+    assert "which **train**" in found
+    assert "is late" not in found
+
+
 async def test_search_says_how_many_there_are(house):
     """More hits than are shown are counted."""
     for number in range(4):
@@ -397,6 +470,7 @@ class Thesaurus:
     """A double of the encoder: doctor and dentist point one way, all else another; some texts are too much for it."""
 
     def encode(self, texts):
+        assert not any("from:" in text for text in texts)  # a filter is no meaning
         if "boom" in texts:
             raise RuntimeError("out of memory")
         near = [any(word in text for word in ("doctor", "dentist")) for text in texts]
@@ -412,7 +486,7 @@ async def test_a_person_finds_by_meaning_what_is_theirs(build):
         await talk(house, "my own dentist", channel="bob", person="bob")
         upkeep = Upkeep(house.database, encoder=house.encoder)
         await upkeep.work()
-        found = await ask(house, "/search doctor")
+        found = await ask(house, "/search doctor from:me")
         assert "the dentist on Tuesday" in found
         assert "my own" not in found
         with capture_logs() as logs:

@@ -165,6 +165,12 @@ def _hits(tx: Transaction, world: World, asked: Session, scope: Scope) -> Iterab
     return [hit.message.session_id for hit in search.read_hits(tx, scope, ids, terms.read("pears"))]
 
 
+def _platforms(tx: Transaction, world: World, asked: Session, scope: Scope) -> Iterable[str]:
+    visible = {session.platform for session in world.sessions if may_see(scope, session)}
+    assert set(search.platforms(tx, scope)) == visible
+    return [asked.id] if may_see(scope, asked) else []
+
+
 def _nearest(tx: Transaction, world: World, asked: Session, scope: Scope) -> Iterable[str]:
     found = semantic.nearest(tx, scope, SearchQuery("fruit", session_id=asked.id), VECTOR)
     return [world.by_message[one.id] for one in found]
@@ -222,6 +228,7 @@ WAYS: Mapping[str, tuple[Way, ...]] = {
     "search.search": (_searched, _searched_for_a_person),
     "search.candidates": (_candidates,),
     "search.read_hits": (_hits,),
+    "search.platforms": (_platforms,),
     "semantic.nearest": (_nearest,),
     "semantic.search_both": (_searched_both,),
     "statistics.read": (_statistics,),
@@ -233,7 +240,15 @@ WAYS: Mapping[str, tuple[Way, ...]] = {
 }
 """Every read that takes a scope, each asked for one session; it gives whose rows it showed."""
 
-DEAR = ("search", "semantic", "statistics", "exchanges", "devices")
+DEAR = (
+    "search.search",
+    "search.candidates",
+    "search.read_hits",
+    "semantic",
+    "statistics",
+    "exchanges",
+    "devices",
+)
 """Reads that are tried less often than the rest."""
 
 NOT_READS = {
@@ -321,6 +336,7 @@ WITHOUT_SCOPE: Mapping[str, str] = {
     "retention.samples": "pieces of an erased person's own words, for the daemon to prove that no file has them",
     "retention.is_said": "whether such a piece is anybody's; gives yes or no",
     "retention.empty_turns": "removes turns of a session; gives numbers",
+    "transfer.storing.store_batch": "puts an import's rows in, for the operator; gives numbers",
     # by the key that the gateway makes of who wrote where
     "lifecycle.resolve": "makes the key from the very message and person it is for",
     "lifecycle.find_live": "by a key, which only its person's or channel's messages lead to",
