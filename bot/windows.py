@@ -12,6 +12,7 @@ from typing import Final
 
 import orjson
 
+from bot.agents import prompt
 from bot.agents.base import (
     AgentContext,
     ContextAttachment,
@@ -33,7 +34,8 @@ MOST_NARROWINGS: Final = 3
 
 _NARROWER: Final = 0.6
 _NARROWEST_TOKENS: Final = 64
-_FACTS_TOKENS: Final = 40
+_FRAME_TOKENS: Final = 3 + 2 * tokens.PER_MESSAGE
+"""Of a request: where its answer begins, and around its first message and the one that stands for what is left out."""
 _LEAST_COUNTED: Final = 200
 """Tokens: a report about less says more of what we do not count (names, dates, the template) than of how we count."""
 
@@ -67,7 +69,9 @@ class TurnWindow:
         self._agent = agent
         self._language = language
         self._now = datetime.fromtimestamp(now_ms / 1000, UTC)
-        self._tool_tokens = beside_tokens(settings, specs)
+        self._tool_tokens = beside_tokens(
+            settings, specs, prompt.facts(claim.person_name, self._now, is_shared=claim.is_shared)
+        )
         self._narrowings = 0
         self._first_counted = 0
         self._first_reported = 0
@@ -167,17 +171,16 @@ class TurnWindow:
             ratio=claim.window.ratio,
             steps=[_step_text(step) for step in steps],
             tool_tokens=self._tool_tokens,
+            is_shared=claim.is_shared,
         )
 
 
-def beside_tokens(settings: Settings, specs: Sequence[ToolSpec]) -> int:
+def beside_tokens(settings: Settings, specs: Sequence[ToolSpec], facts: str) -> int:
     """Tokens that come with every request of a model: its tools, and a line with the date and whom it talks to."""
     if settings.agent.kind != "llm":
         return 0
-    return _FACTS_TOKENS + sum(
-        tokens.count_often(f"{spec.name} {spec.description} {orjson.dumps(dict(spec.parameters)).decode()}")
-        for spec in specs
-    )
+    described = sum(tokens.count_often(orjson.dumps(prompt.described(spec)).decode()) for spec in specs)
+    return described + tokens.count_often(facts) + tokens.count_often(prompt.LEFT_OUT) + _FRAME_TOKENS
 
 
 def allowed(settings: Settings, persona: str | None, specs: Sequence[ToolSpec]) -> Sequence[ToolSpec]:
@@ -188,8 +191,9 @@ def allowed(settings: Settings, persona: str | None, specs: Sequence[ToolSpec]) 
 
 
 def tool_tokens(settings: Settings, persona: str | None) -> int:
-    """The same for a persona with the tools that there are."""
-    return beside_tokens(settings, allowed(settings, persona, _all_specs()))
+    """The same for a persona with the tools that there are, whoever talks: a few tokens more for one person alone."""
+    facts = prompt.facts(None, datetime.fromtimestamp(0, UTC), is_shared=True)
+    return beside_tokens(settings, allowed(settings, persona, _all_specs()), facts)
 
 
 @cache
@@ -199,12 +203,12 @@ def _all_specs() -> Sequence[ToolSpec]:
 
 def _step_text(step: RecordedStep) -> StepText:
     if isinstance(step, ToolOutcome):
-        return StepText(step.content, is_tool_output=True)
-    calls = "".join(
-        f" {request.name} {orjson.dumps(dict(request.arguments), default=str).decode()}"
+        return StepText(step.content, is_tool_output=True, around=step.call_id)
+    calls = [
+        prompt.called(request, orjson.dumps(dict(request.arguments), default=str).decode())
         for request in step.tool_requests
-    )
-    return StepText(step.text + calls, is_tool_output=False)
+    ]
+    return StepText(step.text, is_tool_output=False, around=orjson.dumps(calls).decode() if calls else "")
 
 
 def _with_text(step: RecordedStep, text: str) -> RecordedStep:

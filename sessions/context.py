@@ -6,12 +6,13 @@ the tail of messages gets smaller, tool output is shortened, then dropped, and a
 person is told. The last message of each side is always there. Counts are corrected by what the session's provider reported.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from config.settings import Settings
-from sessions import digest, inbox, tokens, window
+from sessions import digest, inbox, tokens, window, wording
 from sessions.database.base import Transaction
 from sessions.models import Message, Session, Summary, Window
 
@@ -37,6 +38,8 @@ class StepText:
     text: str
     is_tool_output: bool
     """Only these can be shortened: an answer of the model must stay as it was."""
+    around: str = ""
+    """What is sent with it: the tools it calls, or which call it answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ def build_context(
         ratio=state.ratio,
         steps=steps,
         tool_tokens=tool_tokens,
+        is_shared=session.person_id is None,
     )
 
 
@@ -149,9 +153,11 @@ def compose(
     ratio: float = 1.0,
     steps: Sequence[StepText] = (),
     tool_tokens: int = 0,
+    is_shared: bool = False,
 ) -> Context:
     """Choose what fits. Never raises and never asks anybody: the work grows with the length of what it is given, no more."""
-    return _Composer(messages, summaries, instructions, limit_tokens, ratio, steps, tool_tokens).run()
+    around = [wording.around(message, is_shared=is_shared) for message in messages]
+    return _Composer(messages, around, summaries, instructions, limit_tokens, ratio, steps, tool_tokens).run()
 
 
 def room_beside(limit: int, fixed: int) -> int:
@@ -167,6 +173,7 @@ class _Composer:
     def __init__(
         self,
         messages: Sequence[Message],
+        around: Sequence[str],
         summaries: Sequence[Summary],
         instructions: str,
         limit: int,
@@ -180,13 +187,28 @@ class _Composer:
         self._messages = list(messages)
         self._steps = list(steps)
         self._notes = notes_of(summaries)
-        counts = tokens.count_known(
-            [self._notes, *(message.content for message in messages), *(step.text for step in steps)]
+        counts = iter(
+            tokens.count_known(
+                [
+                    self._notes,
+                    *(message.content for message in messages),
+                    *around,
+                    *(step.text for step in steps),
+                    *(step.around for step in steps),
+                ]
+            )
         )
-        said = len(self._messages)
-        self._costs = [self._of_message(count) for count in counts[1 : 1 + said]]
-        self._step_costs = [self._of(count) for count in counts[1 + said :]]
-        self._notes_cost = self._of(counts[0])
+        notes = next(counts)
+        self._notes_cost = self._of_message(notes) if self._notes else 0
+        said = list(itertools.islice(counts, len(messages)))
+        self._around = list(itertools.islice(counts, len(messages)))
+        """Tokens around each message and each step, which no cutting takes away."""
+        self._costs = [self._of_message(count + more) for count, more in zip(said, self._around, strict=True)]
+        taken = list(itertools.islice(counts, len(steps)))
+        self._step_around = list(counts)
+        self._step_costs = [
+            self._of_message(count + more) for count, more in zip(taken, self._step_around, strict=True)
+        ]
         self._instructions_cost = self._of(tokens.count_often(instructions)) if instructions else 0
         self._tools_cost = self._of(tool_tokens)
         self._room = room_beside(self._limit, self._instructions_cost + self._tools_cost)
@@ -257,9 +279,11 @@ class _Composer:
         self._left_out = len(gone)
         self._messages = [message for number, message in enumerate(self._messages) if number in keep]
         self._costs = [cost for number, cost in enumerate(self._costs) if number in keep]
+        self._around = [more for number, more in enumerate(self._around) if number in keep]
         room = min(for_digest, self._room - sum(self._costs) - sum(self._step_costs) - self._notes_cost)
         head = "" if self._notes else f"{_HEAD}\n"
-        told = digest.make_digest(spoken(gone), self._own(room) - tokens.count_often(f"{_HEAD}\n\n"))
+        framing = tokens.count_often(f"{_HEAD}\n\n") + tokens.PER_MESSAGE
+        told = digest.make_digest(spoken(gone), self._own(room) - framing)
         if told:
             self._set_notes(f"{head}{self._notes}\n{told}" if self._notes else f"{head}{told}")
 
@@ -279,11 +303,11 @@ class _Composer:
 
     def _shorten_notes(self, room: int) -> None:
         if self._notes_cost > room:
-            self._set_notes(_whole_lines(self._notes, self._own(room)))
+            self._set_notes(_whole_lines(self._notes, self._own(room) - tokens.PER_MESSAGE))
 
     def _set_notes(self, notes: str) -> None:
         self._notes = notes
-        self._notes_cost = self._of(tokens.count(notes)) if notes else 0
+        self._notes_cost = self._of_message(tokens.count(notes)) if notes else 0
 
     def _shorten_tool_output(self) -> None:
         """Rung 3: the newest output keeps most; what has no room at all says so in a few words."""
@@ -298,10 +322,14 @@ class _Composer:
             cost = self._step_costs[number]
             allowed = min(cost, max(0, room * 2 // 3 if number != outputs[0] else room))
             if cost > allowed:
-                text = tokens.cut(self._steps[number].text, self._own(allowed)) if allowed > 3 * mark else ""
+                around = self._step_around[number]
+                own = self._own(allowed) - around - tokens.PER_MESSAGE
+                text = tokens.cut(self._steps[number].text, own) if own > 3 * mark else ""
                 if text or cost > mark:  # to say that it is left out must not take more than it does
                     self._steps[number] = replace(self._steps[number], text=text or _DROPPED)
-                    self._step_costs[number] = self._of(tokens.count(self._steps[number].text))
+                    self._step_costs[number] = self._of_message(
+                        tokens.count(self._steps[number].text) + around
+                    )
             room -= self._step_costs[number]
 
     def _cut_messages(self) -> None:
@@ -321,10 +349,11 @@ class _Composer:
             self._is_cut = self._messages[last].role == "user" and self._messages[last].content != whole
 
     def _cut(self, number: int, cost: int, *, end_share: float) -> None:
-        allowed = max(_LEAST_MESSAGE, self._own(cost) - tokens.PER_MESSAGE)
+        around = self._around[number]
+        allowed = max(_LEAST_MESSAGE, self._own(cost) - tokens.PER_MESSAGE - around)
         text = tokens.cut(self._messages[number].content, allowed, end_share=end_share)
         self._messages[number] = replace(self._messages[number], content=text)
-        self._costs[number] = self._of_message(tokens.count(text))
+        self._costs[number] = self._of_message(tokens.count(text) + around)
 
 
 def notes_of(summaries: Sequence[Summary]) -> str:

@@ -128,6 +128,7 @@ def plan(
             limit_tokens=2**40,
             ratio=state.ratio,
             tool_tokens=beside,
+            is_shared=found["person_id"] is None,
         )
         if seen.parts.total < context.DUE_SHARE * limit:
             return None
@@ -279,7 +280,7 @@ def summarised_sessions(tx: Transaction, after: str = "", limit: int = 200) -> l
 
 def _session(tx: Transaction, session_id: SessionId) -> Row | None:
     return tx.row(
-        f"SELECT status, persona, account, channel, {', '.join(window.COLUMNS)} FROM sessions WHERE id = :id",
+        f"SELECT status, persona, person_id, account, channel, {', '.join(window.COLUMNS)} FROM sessions WHERE id = :id",
         {"id": session_id},
     )
 

@@ -5,14 +5,18 @@ import json
 import pytest
 from structlog.testing import capture_logs
 
+from adapters.messages import Attachment
 from bot.agents.base import AgentError, ModelAnswer, ToolOutcome, ToolRequest, Usage
+from bot.agents.llm.agent import LlmAgent
 from bot.agents.scripted import ScriptedAgent
 from bot.tools.registry import Tool
-from bot.windows import MOST_NARROWINGS, tool_tokens
+from bot.windows import MOST_NARROWINGS, TurnWindow, tool_tokens
 from sessions import lifecycle, tokens
 from sessions.context import see_session
 from sessions.scope import OperatorScope
 from tests.bot.house import House
+from tests.fakes.llm.server import FakeLlm, Rule
+from tests.fakes.llm.wires import Answer, Call
 
 
 class PickyAgent:
@@ -217,6 +221,62 @@ async def test_the_tools_are_within_the_limit(tmp_path):
         assert described > 100
         assert described * 0.8 <= parts.tools <= described * 1.2  # written in another way, about as long
         assert total * 0.9 <= parts.total <= parts.limit
+
+
+def on_the_wire(body):
+    """Tokens of a chat-completions request: the words of its messages, its calls and its tools, and four around each message."""
+    told = [json.dumps(tool, ensure_ascii=False, separators=(",", ":")) for tool in body.get("tools", ())]
+    for message in body["messages"]:
+        told.append(message.get("content") or "")
+        told.append(message.get("tool_call_id") or "")
+        calls = message.get("tool_calls")
+        told.append(json.dumps(calls, ensure_ascii=False, separators=(",", ":")) if calls else "")
+    return sum(tokens.count_each(told)) + tokens.PER_MESSAGE * len(body["messages"]) + 3
+
+
+async def test_what_is_counted_is_what_goes_over_the_wire(tmp_path):
+    """Alone, in a group with names, with files, with tool calls and with summaries: never counted under, and a few percent over."""
+    photo = Attachment("image", "x", "the garden gate in the evening.jpg", "image/jpeg", 12345)
+    async with FakeLlm(key="k").running() as server:
+        agent = {"kind": "llm", "model": "openai:fake", "base_url": server.openai_url, "api_key": "k"}
+        house = House(tmp_path / "p.db", agent={**agent, "context_tokens": 1800, "context_messages": 12})
+        house.agents[None] = LlmAgent(house.settings.agent, environ={})
+        seen = []
+        compose = TurnWindow.context
+
+        def context(window, steps):
+            found = compose(window, steps)
+            seen.append(round(window.seen.parts.total / window._claim.window.ratio))
+            return found
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(TurnWindow, "context", context)
+            async with house.running():
+                await chat(house, ["hello", "what is 17 + 25?"])
+                server.rules.append(
+                    Rule("^sum", Answer("", [Call("calculator", '{"expression": "17 + 25"}')]), times=1)
+                )
+                await chat(house, ["sum it up, please: 17 + 25"])
+                await house.deliver("look at this", attachments=(photo, photo))
+                await house.until_quiet()
+                group = {"channel": "g", "channel_kind": "group"}
+                for person in ("Ada Lovelace", "Grace Brewster Murray Hopper", "Ada Lovelace") * 3:
+                    await house.deliver(f"/ask {person} says so", person=person, **group)
+                    await house.until_quiet()
+                for number in range(30):
+                    await chat(house, [f"point {number}: " + "words and numbers, " * 20])
+                    await house.until(lambda: not house.summariser.running)
+            await house.agents[None].close()
+        first = [one for one in server.journal if one.tools and one.messages[-1].role == "user"]
+        sent = [on_the_wire(entry.body) for entry in first]
+        assert len(sent) > 40
+        assert any("Ada lovelace: Ada" in entry.messages[-1].text for entry in first)
+        assert any("[attached: image, the garden gate" in entry.messages[-1].text for entry in first)
+        assert any("as notes" in message.text for entry in first for message in entry.messages)
+        over = [counted / size - 1 for counted, size in zip(seen, sent, strict=True)]
+        print(f"counted over the wire by {min(over):.1%} to {max(over):.1%}")
+        assert min(over) >= 0
+        assert max(over) <= 0.05
 
 
 async def test_status_tells_what_the_next_turn_would_be_given(tmp_path):

@@ -6,7 +6,6 @@ Owns the mapping both ways. What is in the context was chosen by `sessions/conte
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 
 import orjson
 from pydantic_ai.messages import (
@@ -22,9 +21,11 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
+from bot.agents import prompt
 from bot.agents.base import AgentContext, ContextMessage, ModelAnswer, RecordedStep, ToolOutcome, ToolRequest
 from bot.tools.registry import UNREADABLE_ARGUMENTS
 from config.names import Json
+from sessions import wording
 
 
 def opening_messages(context: AgentContext) -> list[ModelMessage]:
@@ -53,7 +54,7 @@ def opening_messages(context: AgentContext) -> list[ModelMessage]:
             parts.append(SystemPromptPart(message.content))
         elif message.content:
             if not messages and not said:
-                said.append("(Earlier messages are left out.)")  # vendors want a person to speak first
+                said.append(prompt.LEFT_OUT)  # vendors want a person to speak first
             close_request()
             messages.append(ModelResponse([TextPart(message.content)]))
     close_request()
@@ -61,43 +62,18 @@ def opening_messages(context: AgentContext) -> list[ModelMessage]:
 
 
 def _system_prompt(context: AgentContext, *, is_shared: bool) -> str:
-    facts: list[str] = []
-    if is_shared:
-        facts.append(
-            "Several people share this conversation. Each of their messages begins with its author's name;"
-            " do not begin your own answers with a name."
-        )
-    elif context.person_name:
-        facts.append(f"You are talking with {_one_line(context.person_name)}.")
-    if context.now:
-        facts.append(_today(context.now))
-    return (
-        "\n\n".join(text for text in (context.instructions.strip(), " ".join(facts)) if text)
-        or "Answer briefly."
-    )
-
-
-def _today(now: datetime) -> str:
-    """Only the day: with the time of day no two requests would begin alike, and vendors could cache nothing."""
-    return f"Today is {now:%Y-%m-%d}, a {now:%A}."
+    facts = prompt.facts(None if is_shared else context.person_name, context.now, is_shared=is_shared)
+    return "\n\n".join(text for text in (context.instructions.strip(), facts) if text) or "Answer briefly."
 
 
 def _user_text(message: ContextMessage) -> str:
     lines = [message.content] if message.content else []
     for attachment in message.attachments:
-        told = [attachment.kind, attachment.name, attachment.media_type]
-        if attachment.size_bytes is not None:
-            told.append(f"{attachment.size_bytes} bytes")
         lines.append(
-            f"[attached: {', '.join(_one_line(part) for part in told if part)}; its content is not shown to you]"
+            wording.attached(attachment.kind, attachment.name, attachment.media_type, attachment.size_bytes)
         )
-    text = "\n".join(lines) or "(an empty message)"
-    return f"{_one_line(message.name)}: {text}" if message.name else text
-
-
-def _one_line(text: str) -> str:
-    """Names come from strangers; a line break in one must not look like somebody else speaking."""
-    return " ".join(text.split())[:100]
+    text = "\n".join(lines) or wording.EMPTY
+    return f"{wording.name_before(message.name)}{text}" if message.name else text
 
 
 # Steps
