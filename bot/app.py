@@ -323,6 +323,10 @@ class App:
             os._exit(130)
         self._stop.set()
 
+    def hang_up(self) -> None:
+        """Begin the orderly end when the terminal has gone; a closing window says so more than once."""
+        self._stop.set()
+
     async def start(self) -> None:
         """Take up what the last process left, and begin to hear. Raises: PortTaken, StoreError."""
         # Reading the vocabulary holds the interpreter for some 0.4 s, in whichever thread: before anybody waits for the loop.
@@ -584,8 +588,11 @@ async def serve(
         await store.close()
         raise
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, app.stop)
+    handlers = {signal.SIGTERM: app.stop, signal.SIGINT: app.stop}
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup's
+        handlers[signal.SIGHUP] = app.hang_up
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
     try:
         await app.start()
         collector.relax()
@@ -593,5 +600,5 @@ async def serve(
         await app.wait()
     finally:
         await app.close()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in handlers:
             loop.remove_signal_handler(number)

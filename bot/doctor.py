@@ -117,6 +117,7 @@ async def _database(loaded: Loaded) -> Finding:
         database = await app.open_beside(loaded.settings)
         try:
             damage = await database.read(lambda tx: tx.row("PRAGMA integrity_check(1)"))
+            free = database.free_bytes()
         finally:
             await database.close()
     except StoreError as error:
@@ -125,6 +126,14 @@ async def _database(loaded: Loaded) -> Finding:
     if verdict != "ok":
         return Finding(
             False, "database", f"{path} is damaged: {verdict}", "Stop the daemon and put back a backup."
+        )
+    reserve = loaded.settings.store.reserve_bytes
+    if free is not None and free < reserve:
+        return Finding(
+            False,
+            "database",
+            f"the disk of {path} has {free:,} bytes free; below {reserve:,} nothing is taken in",
+            "Free some space there, or set store.reserve_bytes.",
         )
     return Finding(True, "database", f"{path} is sound")
 

@@ -36,6 +36,9 @@ T = TypeVar("T")
 _ROOM_CHECK_S = 1.0
 _FLOOD_LOOK = 1000
 _DISK_FULL = "the disk of the database is nearly full"
+_DISK_FULL_HINT = (
+    "Free some space there, and it goes on by itself. store.reserve_bytes is how much must be free."
+)
 
 
 class LanesPort(Protocol):
@@ -204,9 +207,12 @@ class Gateway:
             free = self._database.free_bytes()
             has_room = free is None or free >= self._settings.store.reserve_bytes
             if has_room != self._has_room:
-                log.warning(
-                    "gateway.intake_resumed" if has_room else "gateway.intake_stopped", free_bytes=free
-                )
+                if has_room:
+                    log.warning("gateway.intake_resumed", free_bytes=free)
+                else:
+                    log.warning(
+                        "gateway.intake_stopped", reason=_DISK_FULL, free_bytes=free, hint=_DISK_FULL_HINT
+                    )
             self._has_room = has_room
         return self._has_room
 

@@ -82,6 +82,16 @@ async def test_a_place_where_nothing_can_be_made_is_found(tmp_path, place, said)
     assert "database_url" in found.hint
 
 
+async def test_a_disk_that_is_nearly_full_is_found(tmp_path):
+    """A database on which a daemon would take nothing in is no good news, sound as it may be."""
+    path = tmp_path / "palaver.db"
+    await (await SqliteDatabase.open(path)).close()
+    found = (await examine(path, store={"reserve_bytes": 2**60}))["database"]
+    assert not found.is_good
+    assert "nothing is taken in" in found.text
+    assert "store.reserve_bytes" in found.hint
+
+
 async def test_a_folder_is_no_database(tmp_path):
     """A folder's name in the place of a file's is said to be that, with a name that would do."""
     found = (await examine(tmp_path))["database"]

@@ -174,10 +174,9 @@ async def test_a_nearly_full_disk_closes_the_intake_and_it_opens_again(build):
             await asyncio.sleep(1.05)
             assert (await house.deliver("after")).outcome == "accepted"
             assert house.gateway.closed_because() is None
-        assert [entry["event"] for entry in logs if entry["event"].startswith("gateway.intake")] == [
-            "gateway.intake_stopped",
-            "gateway.intake_resumed",
-        ]
+        told = [entry for entry in logs if entry["event"].startswith("gateway.intake")]
+        assert [entry["event"] for entry in told] == ["gateway.intake_stopped", "gateway.intake_resumed"]
+        assert "Free some space" in told[0]["hint"]
         await house.until_quiet()
     assert house.shown() == ["echo: before", "echo: after"]
 

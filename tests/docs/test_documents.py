@@ -9,22 +9,20 @@ import os
 import re
 import shlex
 import shutil
-import sqlite3
 import subprocess
 import sys
 import tomllib
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from bot import cli
+from config import logging as logs
 from config.sources import load
 from config.tree import variable
-from sessions import lifecycle
 from sessions.database.sqlite import SqliteDatabase
-from sessions.scope import OperatorScope
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -209,48 +207,50 @@ def test_every_block_of_settings_is_accepted(name, tmp_path):
         assert loaded.settings
 
 
-def back_up(path, command, copy):
-    """With the sqlite3 program where there is one, else the way it does it."""
-    if shutil.which("sqlite3"):
-        subprocess.run(["sqlite3", str(path), command], check=True, timeout=30)
-        return
-    with closing(sqlite3.connect(path)) as connection, closing(sqlite3.connect(copy)) as target:
-        if command.startswith("VACUUM"):
-            connection.execute(command)
-        else:
-            connection.backup(target)
-
-
-@pytest.mark.parametrize(
-    "recipe", re.findall(r"""^sqlite3 \S+ "(.*)"$""", text("docs/howto/operate.md"), re.MULTILINE)
-)
-async def test_a_backup_made_as_told_is_whole(recipe, tmp_path):
-    """What operate.md says to run beside a daemon gives a database that Palaver opens, with what was committed."""
-    database = await SqliteDatabase.open(tmp_path / "palaver.db")
-    copy = tmp_path / "copy.db"
-    try:
-        await database.write(
-            lambda tx: tx.execute(
-                "INSERT INTO persons (id, display_name, created_at, last_seen_at) VALUES ('p', 'Ada', 1, 1)"
-            )
+async def test_a_backup_made_and_put_back_as_told_is_whole(tmp_path, monkeypatch):
+    """The commands of operate.md, beside a daemon and after it, bring back what was there when the backup was made."""
+    commands = [
+        words.split("#")[0].split()
+        for words in re.findall(
+            r"^palaver ((?:backup|restore) .*)$", text("docs/howto/operate.md"), re.MULTILINE
         )
-        command = recipe.replace("/backup/palaver.db", str(copy))
-        await asyncio.to_thread(back_up, tmp_path / "palaver.db", command, copy)
-    finally:
-        await database.close()
-    restored = await SqliteDatabase.open(copy)
+    ]
+    assert [words[0] for words in commands] == ["backup", "restore"]
+    (tmp_path / "backup").mkdir()
+    monkeypatch.setenv("PALAVER_DATABASE_URL", f"sqlite://{tmp_path}/palaver.db")
+
+    def run(words):
+        result = CliRunner().invoke(
+            cli.cli, [word.replace("/backup/", f"{tmp_path}/backup/") for word in words]
+        )
+        assert result.exit_code == 0, result.output
+
+    async def met(name):
+        database = await SqliteDatabase.open(tmp_path / "palaver.db")
+        try:
+            await database.write(
+                lambda tx: tx.execute(
+                    "INSERT INTO persons (id, display_name, created_at, last_seen_at) VALUES (:name, :name, 1, 1)",
+                    {"name": name},
+                )
+            )
+            if name == "Ada":
+                await asyncio.to_thread(run, commands[0])
+        finally:
+            await database.close()
+
     try:
-        row = await restored.read(lambda tx: tx.row("SELECT display_name FROM persons"))
-        sessions = await restored.read(lambda tx: lifecycle.list_sessions(tx, OperatorScope()))
+        await met("Ada")
+        await met("Bob")
+        await asyncio.to_thread(run, commands[1])
+    finally:
+        logs.stop()
+    restored = await SqliteDatabase.open(tmp_path / "palaver.db")
+    try:
+        rows = await restored.read(lambda tx: tx.rows("SELECT display_name FROM persons"))
     finally:
         await restored.close()
-    assert row == {"display_name": "Ada"}
-    assert sessions == []
-
-
-def test_both_backups_are_tried():
-    """The recipes of operate.md are found."""
-    assert text("docs/howto/operate.md").count("sqlite3 /var/lib/palaver/palaver.db") == 2
+    assert rows == [{"display_name": "Ada"}]
 
 
 @pytest.mark.process

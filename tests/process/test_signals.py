@@ -107,6 +107,34 @@ async def test_second_sigterm_ends_at_once(tmp_path: Path) -> None:
         assert await verdict(talk, daemon) == []
 
 
+async def test_a_terminal_that_goes_away_ends_it_in_order(tmp_path: Path) -> None:
+    """SIGHUP, also twice, is an orderly end: what runs is answered, exit 0. Under nohup it is nothing."""
+    async with talking(tmp_path, sessions=1, shutdown_after_s=20) as (talk, daemon):
+        await daemon.start()
+        await talk.say(script="delay=2")
+
+        async def runs() -> bool:
+            return bool(read_rows(daemon.database, "SELECT 1 FROM turns WHERE status = 'running'"))
+
+        await eventually(runs, timeout_s=10, what="a turn running")
+        daemon.send(signal.SIGHUP)
+        await asyncio.sleep(0.3)
+        daemon.send(signal.SIGHUP)
+        assert await daemon.ended(timeout_s=15) == 0
+        assert await talk.missing() == []
+        ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            await daemon.start()
+        finally:
+            signal.signal(signal.SIGHUP, ignored)
+        daemon.send(signal.SIGHUP)
+        await talk.say()
+        await talk.wait_answered(daemon, timeout_s=15)
+        assert daemon.is_running
+        await daemon.stop()
+        assert await verdict(talk, daemon) == []
+
+
 async def test_sigterm_before_it_is_ready(tmp_path: Path) -> None:
     """A daemon stopped while it starts ends, whenever that is, and leaves a sound file."""
     async with talking(tmp_path, sessions=1) as (talk, daemon):
