@@ -128,7 +128,7 @@ def doctor(config: ConfigOption = None) -> None:
         raise typer.Exit(UNAVAILABLE)
 
 
-@cli.command()
+@cli.command(context_settings={"ignore_unknown_options": True})  # the ids of Telegram's groups begin with -
 def why(
     message: Annotated[
         list[str],
@@ -140,6 +140,9 @@ def why(
     as_json: JsonOption = False,
 ) -> None:
     """Tell the story of one message. Received, decided, queued, answered, delivered."""
+    for word in message:
+        if word.startswith("-") and not word[1:].isdecimal():
+            _fail(2, f"why: there is no option {word}; palaver why --help lists them.")
     if len(message) not in (1, 3):
         _fail(2, "why: give one word (a reference or a message id), or three: ACCOUNT CHANNEL MESSAGE.")
     loaded = _load(config)

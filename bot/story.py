@@ -30,10 +30,10 @@ def _received(trace: Trace) -> str:
     inbox = trace.inbox
     who = "somebody"
     if trace.person is not None:
-        who = f"{trace.person['display_name']} ({inbox['account'].partition('.')[0]} {trace.person['platform_user_id']})"
-    where = f"{inbox['channel_kind']} channel {inbox['channel']}" + (
-        f", thread {inbox['thread']}" if inbox["thread"] else ""
-    )
+        who = f"{escaped(trace.person['display_name'])} ({inbox['account'].partition('.')[0]} {trace.person['platform_user_id']})"
+    title = f'"{escaped(trace.title)}", ' if trace.title else ""
+    thread = f", thread {inbox['thread']}" if inbox["thread"] else ""
+    where = f"{title}{inbox['channel_kind']} channel {inbox['channel']}{thread}"
     return _line("received", f"{_time(inbox['received_at'])}  from {who} on {inbox['account']} in {where}")
 
 
@@ -118,7 +118,7 @@ def _delivered(trace: Trace) -> list[str]:
         if chunk["waited_ms"] >= 100:
             facts.append(f"waited {chunk['waited_ms'] / 1000:.1f} s for the platform's pace")
         if chunk["attempts"]:
-            facts.append(f"{chunk['attempts']} failed tries")
+            facts.append("1 failed try" if chunk["attempts"] == 1 else f"{chunk['attempts']} failed tries")
         if chunk["repeats"]:
             facts.append("may have been shown twice, marked")
         if chunk["error"]:

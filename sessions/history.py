@@ -57,6 +57,8 @@ class Trace:
     """All that is known of one message: the rows as they are, for `palaver why`."""
 
     inbox: Row
+    title: str | None
+    """What people call the channel."""
     person: Row | None
     session: Row | None
     turn: Row | None
@@ -85,8 +87,13 @@ def trace(tx: Transaction, inbox: Row) -> Trace:
         " AND i.platform = :platform WHERE p.id = :id",
         {"id": inbox["person_id"], "platform": inbox["account"].partition(".")[0]},
     )
+    channel = tx.row(
+        "SELECT title FROM channels WHERE account = :account AND channel = :channel",
+        {"account": inbox["account"], "channel": inbox["channel"]},
+    )
     return Trace(
         inbox=inbox,
+        title=channel["title"] if channel else None,
         person=person,
         session=session,
         turn=turn,

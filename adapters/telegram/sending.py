@@ -13,7 +13,6 @@ from telegram import (
     InlineKeyboardButton,
     InlineKeyboardMarkup,
     LinkPreviewOptions,
-    Message,
     MessageEntity,
     ReplyParameters,
 )
@@ -52,9 +51,9 @@ class Sender:
             text += self._repeat_mark
         try:
             sent = await self._post(target, text, _entities(chunk), _preview(chunk.text), _keyboard(chunk))
+            return PlatformMessageId(str(sent["message_id"]))
         except Exception as error:
             raise self._delivery_error(error, target) from error
-        return PlatformMessageId(str(sent.message_id))
 
     async def edit(self, target: Target, message_id: PlatformMessageId, chunk: Chunk) -> None:
         """Raises: a `DeliveryError`."""
@@ -81,13 +80,14 @@ class Sender:
         entities: list[MessageEntity],
         preview: LinkPreviewOptions,
         keyboard: InlineKeyboardMarkup | None,
-    ) -> Message:
+    ) -> Any:
         thread = _thread(target)
         while True:
             try:
-                return await self._bot.send_message(
-                    _chat(target.channel),
-                    text,
+                return await self._bot.raw_call(
+                    "sendMessage",
+                    chat_id=_chat(target.channel),
+                    text=text,
                     entities=entities,
                     message_thread_id=thread,
                     reply_parameters=_reply_parameters(target),
@@ -108,10 +108,11 @@ class Sender:
         entities = _entities(chunk)
         while True:
             try:
-                await self._bot.edit_message_text(
-                    chunk.text,
-                    _chat(target.channel),
-                    int(message_id) if _is_number(message_id) else 0,
+                await self._bot.raw_call(
+                    "editMessageText",
+                    text=chunk.text,
+                    chat_id=_chat(target.channel),
+                    message_id=int(message_id) if _is_number(message_id) else 0,
                     entities=entities,
                     link_preview_options=_preview(chunk.text),
                     reply_markup=_keyboard(chunk),  # an edit without one takes the buttons away

@@ -113,6 +113,14 @@ class Bot(telegram.Bot):
             read_timeout=timeout_s + 10,
         )
 
+    async def raw_call(self, method: str, **parameters: object) -> Json:
+        """What the Bot API answered to a method, undecoded beyond JSON.
+
+        An answer tells of the message replied to as well, and PTB's parser refuses what Telegram has added since: a message
+        that is out would then count as perhaps lost, and be sent again.
+        """
+        return await self.do_api_request(method, api_kwargs=parameters)
+
     @classmethod
     def _warn(cls, message: Any, category: type[Warning] = UserWarning, stacklevel: int = 0) -> None:
         if "do_api_request" not in str(message):
@@ -166,7 +174,10 @@ def meaning(error: Exception, account: AccountId, channel: ChannelId) -> Deliver
 
 def is_strangers_answer(error: Exception) -> bool:
     """Whether a refusal came without the Bot API's JSON: a proxy's or a login page's word, not Telegram's."""
-    return isinstance(error.__cause__, GarbledAnswer)
+    cause = error.__cause__
+    if isinstance(cause, InvalidToken):  # PTB's words around the refusal of a raw call
+        cause = cause.__cause__
+    return isinstance(cause, GarbledAnswer)
 
 
 def says(error: TelegramError, *phrases: str) -> bool:

@@ -95,6 +95,7 @@ def test_version():
         ("run", "--fast"),
         ("why",),
         ("why", "a", "b"),
+        ("why", "x", "--jsn"),
         ("sessions", "list", "--status", "gone"),
         ("sessions", "list", "--limit", "0"),
     ],
@@ -252,6 +253,8 @@ def test_why():
     code, out, err = palaver("why", "m-3")
     assert (code, out) == (1, "")
     assert "nothing is known of m-3" in err
+    code, _, err = palaver("why", "memory.main", "-1001234", "7")  # as Telegram numbers its groups
+    assert (code, "nothing is known of memory.main -1001234 7" in err) == (1, True)
 
 
 @pytest.mark.usefixtures("talked")

@@ -10,6 +10,7 @@ from adapters.errors import Rejected
 from bot import story
 from bot.agents.base import Usage
 from bot.agents.scripted import ToolRequest
+from config.names import ChannelId, ThreadId
 from config.settings import Settings
 from sessions import history, lifecycle
 from sessions.scope import OperatorScope
@@ -42,6 +43,23 @@ async def test_the_story_of_an_answer(build):
     )
     assert re.fullmatch(rf"delivered   {TIME}  answer part 1, sent, message bot-1", lines[3])
     assert "what did I say" not in told
+
+
+async def test_the_story_names_the_group(build):
+    """A group has the name that people know it by, with nothing in it that would move the terminal's cursor."""
+    house = build()
+    async with house.running():
+        await house.deliver(
+            "hi",
+            message_id="g-1",
+            channel=ChannelId("-100"),
+            channel_kind="group",
+            channel_title="Support\x1b[2J",
+            thread=ThreadId("7"),
+        )
+        await house.until_quiet()
+        told, _ = await tell(house, ACCOUNT, "-100", "g-1")
+    assert r'on memory.main in "Support\x1b[2J", group channel -100, thread 7' in told.splitlines()[0]
 
 
 async def test_every_way_to_name_a_message(build):
@@ -128,7 +146,7 @@ async def test_the_story_of_a_hard_delivery(build):
         repeated, _ = await tell(house, "s-2")
         refused, _ = await tell(house, "s-3")
     assert "waited 0.3 s for the platform's pace" in waited
-    assert "1 failed tries, may have been shown twice, marked" in repeated
+    assert "1 failed try, may have been shown twice, marked" in repeated
     assert re.search(rf"^failed      {TIME}  answer part 1, failed, chat not found$", refused, re.MULTILINE)
 
 

@@ -9,6 +9,7 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from adapters.base import IntakeClosed
+from adapters.telegram.adapter import IDENTITY_CURSOR
 from adapters.telegram.hearing import Hearing
 from adapters.telegram.pauses import Backoff, Pauses
 from adapters.telegram.polling import Trouble
@@ -312,6 +313,20 @@ async def test_a_token_refused_from_the_start(telegram):
         await until(lambda: adapter.health().state == "refused")
         await asyncio.sleep(0.3)
         assert adapter.health().state == "refused"
+
+
+async def test_a_strangers_page_is_no_refused_token():
+    """A login page with 404 in Telegram's place does not condemn the token, while polling neither."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=404, text="<html>please log in</html>", content_type="text/html")
+
+    intake = RecordingIntake()
+    await intake.set_cursor(ACCOUNT, IDENTITY_CURSOR, "123456:palaver_test_bot")
+    async with serving(answer) as url:
+        adapter = make_adapter(FakeTelegram(), api_url=url)
+        async with running(adapter, intake, hearing=False):
+            await until(lambda: adapter.health().state == "retrying")
 
 
 async def test_another_poller_is_named(telegram, ada, chat):

@@ -78,6 +78,16 @@ async def test_replying_to_a_deleted_message_still_answers(telegram, adapter, ch
     assert [message.text for message in telegram.replies(chat)] == ["hello"]
 
 
+async def test_an_answer_with_something_new_in_it_is_an_answer(telegram, adapter, chat, ada):
+    """The SDK cannot parse the question that Telegram shows along with the reply: it is out all the same, and once."""
+    question = telegram.say(ada, chat, "Which?")
+    question.content = {"poll": {"id": "1", "question": "Which?", "new_in_every_poll": 1}}
+    to = target_of(chat, reply_to=PlatformMessageId(str(question.message_id)))
+    sent = await adapter.send(to, adapter.render("This one.")[0], "k")
+    await adapter.edit(to, sent, adapter.render("That one.")[0])
+    assert [(str(one.message_id), one.text) for one in telegram.replies(chat)] == [(sent, "That one.")]
+
+
 async def test_a_pressed_button_is_answered_without_reference(telegram, adapter, chat):
     """A press has no message that could be replied to."""
     await adapter.send(target_of(chat, reply_to=PlatformMessageId("press:77")), HELLO, "k")
