@@ -247,7 +247,7 @@ class Turns:
         if claim.is_blocked:
             return _Outcome("declined")
         if claim.is_cancelled:
-            return _Outcome("cancelled", reply=self._stopped_mark(run))
+            return self._stopped(run)
         if claim.attempts > self._settings.turns.max_attempts:
             return self._failed(run, "poison", f"started {claim.attempts - 1} times without an end")
         log.debug("turn.started", attempt=claim.attempts, waited_ms=self._now() - claim.queued_at)
@@ -289,13 +289,14 @@ class Turns:
                 raise error
 
     def _stopped(self, run: _Run) -> _Outcome:
-        """What was written so far is kept, and says that it was stopped."""
-        begun, mark = run.preview.text.strip(), self._stopped_mark(run)
+        """What was written so far is kept, and says that it was stopped.
+
+        Without any words that is all that is kept: the next question must not be answered together with one that was dropped.
+        """
+        begun, word = run.preview.text.strip(), self._say("stopped_answer", run.claim)
         if begun:
-            return _Outcome(
-                "cancelled", answer=begun, reply=f"{begun}\n\n{self._say('stopped_answer', run.claim)}"
-            )
-        return _Outcome("cancelled", reply=mark)
+            return _Outcome("cancelled", answer=begun, reply=f"{begun}\n\n{word}")
+        return _Outcome("cancelled", answer=word, reply=self._stopped_mark(run))
 
     def _stopped_mark(self, run: _Run) -> str | None:
         """The end of an answer that never got any words; None where nobody waits for one.

@@ -331,11 +331,17 @@ def claim(
         f" AND r.{_UNFINISHED})"
         # Said again for the row itself: another node may have taken it since the head of the lane was looked up.
         " ORDER BY t.position LIMIT 1) AND status = 'queued'"
-        " RETURNING id, position, epoch, attempts, queued_at, cancel_requested_at, inbox_id",
+        " RETURNING id, position, epoch, attempts, queued_at, cancel_requested_at, noticed_at, inbox_id",
         {"now": now, "session": session_id, "node": node},
     )
     if row is None:
         return None
+    if row["noticed_at"] is not None:
+        # A word about the wait that has not gone out by now would only be untrue.
+        tx.execute(
+            "DELETE FROM outbox WHERE turn_id = :turn AND kind = 'notice' AND state = 'ready'",
+            {"turn": row["id"]},
+        )
     about = tx.row(
         "SELECT i.account, i.channel, i.channel_kind, i.thread, i.message_id, i.reply_handle, s.persona, s.scope,"
         f" s.channel AS session_channel, i.person_id, s.person_id AS owner, p.display_name, p.language,"

@@ -13,7 +13,7 @@ from adapters.base import IntakeClosed, KnownChannel, Receipt
 from adapters.memory.adapter import CAPABILITIES
 from adapters.messages import Attachment
 from bot.agents.scripted import Delay
-from tests.bot.house import ACCOUNT, GatedAgent, inbound
+from tests.bot.house import ACCOUNT, LIKE_TELEGRAM, GatedAgent, inbound
 
 
 def on_disk(house, sql):
@@ -463,6 +463,21 @@ async def test_a_long_wait_is_told_truthfully_and_once(build):
         agent.gate.set()
         await house.until_quiet()
         assert len(house.shown()) == 5
+
+
+async def test_a_word_about_a_wait_that_is_over_is_not_said(build):
+    """A notice that the platform's pace has held up is taken back when its message's turn comes."""
+    agent = GatedAgent()
+    house = build(agent=agent, turns={"queue_notice_after_s": 0.05}, capabilities=LIKE_TELEGRAM)
+    house.room.rate_limit_next(0.5)
+    async with house.running():
+        await house.deliver("m0")
+        await house.deliver("m1")
+        await house.until(lambda: house.rows("SELECT id FROM outbox WHERE kind = 'notice' AND attempts = 0"))
+        await asyncio.sleep(0.1)
+        agent.gate.set()
+        await house.until_quiet()
+    assert house.shown() == ["echo: m0", "echo: m1"]
 
 
 async def test_a_short_wait_is_not_mentioned(build):

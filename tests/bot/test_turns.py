@@ -431,6 +431,29 @@ async def test_a_stopped_turn_without_words_settles_its_message(build, text):
         assert await asking[1] == []
 
 
+async def test_what_was_dropped_is_not_answered_with_the_next_question(build):
+    """The agent is shown where a message was stopped: else it would take that and the next question for one."""
+    seen = []
+
+    def script(context):
+        seen.append([message.content for message in context.messages])
+        yield "yes"
+        if context.messages[-1].content == "slow":
+            yield Delay(30)
+
+    house = build(script=script)
+    async with house.running():
+        await house.deliver("slow")
+        await house.deliver("never mind this")
+        await house.until(lambda: seen)
+        await asyncio.sleep(0.05)
+        await house.deliver("/stop all")
+        await house.until_quiet()
+        await house.deliver("what is new?")
+        await house.until_quiet()
+    assert seen[-1] == ["slow", "yes", "never mind this", "(stopped)", "what is new?"]
+
+
 async def test_whoever_waits_through_a_handle_is_told_the_end(build):
     """A slash command's answer that was stopped before any word says so: its place on the screen waits for an end."""
     agent = GatedAgent()
