@@ -258,7 +258,9 @@ class Gateway:
         call = commands.parse(message.text) if not message.attachments else None
         if call is not None and call.name == "ask" and call.argument:
             incoming, call = replace(incoming, text=call.argument), None
-        if message.is_edit:
+        if message.is_edit and not (
+            message.channel_kind == "group" and inbox.was_for_others(tx, incoming)
+        ):  # else the mention came with the edit, and the message begins to be one for us
             return self._take_edit(tx, incoming, person, now)
         if call is not None and message.is_bare_command and not commands.is_for_us(call.name):
             decision = policy.Decision("unknown_command")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sessions.database.base import Row, Transaction
+from sessions.database.values import escape_like
 from sessions.forking import NOT_TWICE
 from sessions.inbox import read_message
 from sessions.models import Message
@@ -45,11 +46,6 @@ def page(tx: Transaction, key: str, scope: Scope, *, number: int = 1, size: int 
         {"key": key, "size": size, "offset": (number - 1) * size, **parameters},
     )
     return Page([read_message(row) for row in reversed(rows)], number, int(total["n"]) if total else 0)
-
-
-def _escaped(text: str) -> str:
-    """As LIKE takes it, with '!' before what has a meaning there."""
-    return text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +110,12 @@ def find_inbox(tx: Transaction, words: Sequence[str]) -> list[Row]:
         return tx.rows(
             "SELECT * FROM inbox WHERE account = :account AND channel = :channel"
             " AND (message_id = :message OR message_id LIKE :edits ESCAPE '!') ORDER BY id DESC LIMIT 20",
-            {"account": account, "channel": channel, "message": message, "edits": f"{_escaped(message)}:%"},
+            {
+                "account": account,
+                "channel": channel,
+                "message": message,
+                "edits": f"{escape_like(message)}:%",
+            },
         )
     word = words[0].strip(" ().,;:")
     return tx.rows(

@@ -14,7 +14,7 @@ import orjson
 from config.names import AccountId, ChannelId, Json, PersonId, PlatformMessageId, SessionId, TurnId
 from sessions import window
 from sessions.database.base import Row, Transaction, row_lock
-from sessions.database.values import as_json
+from sessions.database.values import as_json, escape_like
 from sessions.errors import SessionClosed, StaleClaim
 from sessions.hot import Tail
 from sessions.leases import database_now
@@ -213,6 +213,23 @@ def replace_text(tx: Transaction, message: Incoming, now: int) -> Literal["repla
     return "replaced"
 
 
+def was_for_others(tx: Transaction, message: Incoming) -> bool:
+    """Whether a message was heard before, and neither it nor an earlier edit of it was addressed to the bot."""
+    place = {"account": message.account, "channel": message.channel}
+    first = tx.row(
+        "SELECT id, reason FROM inbox WHERE account = :account AND channel = :channel AND message_id = :message",
+        {**place, "message": message.message_id},
+    )
+    if first is None or first["reason"] != "not_addressed":
+        return False
+    edits = tx.rows(
+        "SELECT reason FROM inbox WHERE account = :account AND channel = :channel AND id > :first"
+        " AND message_id LIKE :edits ESCAPE '!'",
+        {**place, "first": first["id"], "edits": f"{escape_like(message.message_id)}:%"},
+    )
+    return all(edit["reason"] == "not_addressed" for edit in edits)
+
+
 _ASKED_BY = " AND EXISTS (SELECT 1 FROM inbox i WHERE i.id = turns.inbox_id AND i.person_id = :person)"
 """The condition for turns of one person's messages."""
 
@@ -343,7 +360,7 @@ def claim(
             {"turn": row["id"]},
         )
     about = tx.row(
-        "SELECT i.account, i.channel, i.channel_kind, i.thread, i.message_id, i.reply_handle, s.persona, s.scope,"
+        "SELECT i.account, i.channel, i.channel_kind, i.thread, i.message_id, i.sent_at, i.reply_handle, s.persona, s.scope,"
         f" s.channel AS session_channel, i.person_id, s.person_id AS owner, p.display_name, p.language,"
         f" p.role, {_WINDOW}"
         " FROM inbox i JOIN sessions s ON s.id = :session LEFT JOIN persons p ON p.id = i.person_id WHERE i.id = :inbox",
@@ -376,7 +393,7 @@ def claim(
             channel=moved_to or about["channel"],
             channel_kind=about["channel_kind"],
             thread=about["thread"],
-            reply_to=None if moved_to else about["message_id"],
+            reply_to=None if moved_to else _platforms_id(about["message_id"], about["sent_at"]),
             reply_handle=orjson.loads(about["reply_handle"]) if about["reply_handle"] else None,
             inbox_id=row["inbox_id"],
         ),
@@ -653,6 +670,11 @@ def _reply_channel(scope: str, session_channel: ChannelId, heard_in: ChannelId) 
     return session_channel if scope in ("channel", "member") and session_channel != heard_in else None
 
 
+def _platforms_id(message_id: str, sent_at: int) -> PlatformMessageId:
+    """An edit is kept as `<message>:<time of the edit>`, so that it is not taken for the message; the platform knows neither."""
+    return PlatformMessageId(message_id.removesuffix(f":{sent_at}"))
+
+
 def address_of(tx: Transaction, inbox_id: int) -> Address | None:
     """Where replies to an inbox row go."""
     row = tx.row(
@@ -661,8 +683,7 @@ def address_of(tx: Transaction, inbox_id: int) -> Address | None:
     )
     if row is None:
         return None
-    # An edit is kept as `<message>:<time of the edit>`, so that it is not taken for the message; the platform knows neither.
-    message_id = PlatformMessageId(row["message_id"].removesuffix(f":{row['sent_at']}"))
+    message_id = _platforms_id(row["message_id"], row["sent_at"])
     return Address(
         row["account"],
         row["channel"],

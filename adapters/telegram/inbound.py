@@ -142,6 +142,8 @@ class _Reader:
             return ChannelMove(ChannelId(str(_id(raw, "migrate_from_chat_id"))), channel)
         if is_edit and "location" in raw:
             return None  # a live location moving on
+        if self._is_my_arrival(raw):
+            return self._arrival(raw, chat, channel)
         attachment, unsupported = self._content(raw)
         has_text = "text" in raw or "caption" in raw
         if not (has_text or attachment or unsupported):
@@ -171,6 +173,29 @@ class _Reader:
             unsupported=unsupported,
             is_edit=is_edit,
             origin=self._origin(raw),
+        )
+
+    def _is_my_arrival(self, raw: Mapping[str, Any]) -> bool:
+        """Whether the bot was just added to a group, or a group was made with it in it."""
+        arrived = raw.get("new_chat_members", [])
+        if not isinstance(arrived, list):
+            raise _Shape("new_chat_members is no list")
+        return "group_chat_created" in raw or any(
+            isinstance(member, dict) and member.get("id") == self.bot.user_id for member in arrived
+        )
+
+    def _arrival(self, raw: Mapping[str, Any], chat: Mapping[str, Any], channel: ChannelId) -> InboundMessage:
+        """As if whoever brought the bot had said /start: the group learns how to address it."""
+        return InboundMessage(
+            account=self.account,
+            channel=channel,
+            message_id=PlatformMessageId(str(_id(raw, "message_id"))),
+            sender=_sender(raw),
+            text="/start",
+            sent_at_ms=_time_ms(raw, "date"),
+            channel_kind="group",
+            channel_title=_optional_text(chat, "title"),
+            origin={"update_id": update_id(self.update), "by": "arrival"},
         )
 
     def press(self, raw: Mapping[str, Any], now_ms: int) -> ButtonPress:

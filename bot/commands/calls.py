@@ -61,6 +61,12 @@ class CommandContext:
             text, year=at.year, month=f"{at:%m}", day=f"{at:%d}", hour=f"{at:%H}", minute=f"{at:%M}"
         )
 
+    def figure(self, number: float, digits: int = 0) -> str:
+        """A number as people write it in their language."""
+        plain = f"{number:,.{digits}f}"
+        marks = {",": self.say("thousands_mark"), ".": self.say("decimal_mark")}
+        return "".join(marks.get(sign, sign) for sign in plain)
+
     def near_moment(self, milliseconds: int) -> str:
         """The day, or the time of day if it is today's."""
         is_today = milliseconds // DAY_MS == self.now // DAY_MS

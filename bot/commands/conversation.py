@@ -71,7 +71,7 @@ def status(at: CommandContext, _argument: str) -> CommandResult:
             messages=at.count("counted_messages", session.message_count),
             tool_calls=at.count("counted_tool_calls", session.tool_call_count),
             errors=at.count("counted_errors", session.error_count),
-            window=seen.limit,
+            window=at.figure(seen.limit),
             percent=seen.percent,
             agent=at.say("agent_offline") if at.agent == "offline" else at.agent,
             state=state,
@@ -106,12 +106,17 @@ def show_history(at: CommandContext, argument: str) -> CommandResult:
 
 def whoami(at: CommandContext, _argument: str) -> CommandResult:
     lines = [
-        at.say("whoami", name=at.person.display_name, platform=at.message.platform, user=at.message.user_id),
+        at.say(
+            "whoami",
+            name=at.person.display_name,
+            platform=at.message.platform.capitalize(),
+            user=at.message.user_id,
+        ),
     ]
     if at.person.role == "operator":
         lines.append(at.say("whoami_operator"))
     lines += [
-        at.say("whoami_identity", name=identity["display_name"], platform=identity["platform"])
+        at.say("whoami_identity", name=identity["display_name"], platform=identity["platform"].capitalize())
         for identity in people.identities(at.tx, at.person.id)
         if (identity["platform"], identity["platform_user_id"]) != (at.message.platform, at.message.user_id)
     ]

@@ -74,18 +74,18 @@ def stats(at: CommandContext, _argument: str) -> CommandResult:
             at.say(
                 "stats_answers",
                 percent=round(100 * read.success_rate),
-                half=_seconds(read.response.p50_ms),
-                most=_seconds(read.response.p95_ms),
+                half=_seconds(at, read.response.p50_ms),
+                most=_seconds(at, read.response.p95_ms),
             )
         )
     if read.input_tokens or read.output_tokens:  # the built-in agent has none
-        lines.append(at.say("stats_tokens", input=read.input_tokens, output=read.output_tokens))
+        lines.append(
+            at.say("stats_tokens", input=at.figure(read.input_tokens), output=at.figure(read.output_tokens))
+        )
     if any(read.messages_by_day):
         lines.append(at.say("stats_days", days=sparkline(read.messages_by_day)))
     return CommandResult("\n".join(lines))
 
 
-def _seconds(milliseconds: int) -> str:
-    return (
-        f"{max(milliseconds, 100) / 1000:.1f}" if milliseconds < 10_000 else str(round(milliseconds / 1000))
-    )
+def _seconds(at: CommandContext, milliseconds: int) -> str:
+    return at.figure(max(milliseconds, 100) / 1000, 1 if milliseconds < 10_000 else 0)

@@ -24,3 +24,8 @@ def as_json(value: Json) -> str:
         return orjson.dumps(value).decode()
     except TypeError:
         return storable(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+
+
+def escape_like(text: str) -> str:
+    """As LIKE takes it, with '!' before what has a meaning there."""
+    return text.replace("!", "!!").replace("%", "!%").replace("_", "!_")

@@ -62,7 +62,7 @@ async def ask(house, text, **fields):
         ("/stop all", "not writing anything", "schreibe gerade nichts"),
         ("/STOP ALL", "not writing anything", "schreibe gerade nichts"),
         ("/history", "nothing to show", "noch nichts zu zeigen"),
-        ("/whoami", "You are Ada, memory user ada.", "Du bist Ada, memory-Nutzer ada."),
+        ("/whoami", "You are Ada, Memory user ada.", "Du bist Ada, Memory-Nutzer ada."),
         # wrong arguments
         ("/help me", '/help takes no "me". Use it without', 'Mit "me" kann /help nichts'),
         ("/reset now", '/reset takes no "now"', 'Mit "now" kann /reset'),
@@ -140,7 +140,7 @@ async def test_status_counts(house):
     status = await ask(house, "/status")
     assert re.search(r"We have talked since \d{4}-\d\d-\d\d \d\d:\d\d UTC\.", status)
     assert "3 messages, 1 tool call, 1 failure." in status
-    assert "4000 tokens is about" in status
+    assert "4,000 tokens is about" in status
     assert "Answers by scripted. Nothing is waiting." in status
 
 
@@ -217,7 +217,7 @@ async def test_commands_in_a_group_speak_of_the_group(house):
     group = {"channel": "g", "channel_kind": "group"}
     await house.deliver("/start", **group)
     await house.until(lambda: house.shown("g"))
-    assert "In groups I answer who mentions me" in house.shown("g")[0]
+    assert "In groups I answer whoever mentions me" in house.shown("g")[0]
     await house.deliver("hello", **group)
     await house.deliver("me too", person="bob", **group)
     await house.until_quiet()
@@ -323,12 +323,13 @@ async def test_stop_by_an_operator_ends_anybodys(build):
         await house.until(lambda: agent.begun)
         await house.deliver("ada again", **GROUP)
         await house.deliver("/whoami", person="bob", **GROUP)
+        await house.until(lambda: house.shown(GROUP["channel"]))
         await house.database.write(
             lambda tx: tx.execute("UPDATE persons SET role = 'operator' WHERE display_name = 'Bob'")
         )
-        assert "working on 2 messages of this group" in await ask_group(house, "/status")
+        assert "working on 2 messages here" in await ask_group(house, "/status")
         said = await ask_group(house, "/stop", person="bob")
-        assert said.startswith("Stopped. One more message of this group is waiting")
+        assert said.startswith("Stopped. One more message here is waiting")
         await house.until(lambda: len(agent.begun) == 2)
         assert await ask_group(house, "/stop all", person="bob") == "Stopped."
         await house.until_quiet()

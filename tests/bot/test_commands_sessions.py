@@ -125,7 +125,7 @@ async def test_a_groups_list_is_the_groups(house):
     await talk(house, "plans for Friday", **GROUP)
     await talk(house, "/reset", **GROUP)
     listed = await ask(house, "/sessions", **GROUP)
-    assert "conversations of this group" in listed
+    assert "conversations here" in listed
     assert "plans for Friday" in listed
     assert "private words" not in listed
     (command,) = offered(listed).values()
@@ -520,8 +520,11 @@ async def test_tokens_are_told_only_where_there_are_some(build):
     async with house.running():
         await talk(house, "hello")
         assert "tokens" not in await ask(house, "/stats")
-        await house.database.write(lambda tx: tx.execute("UPDATE sessions SET input_tokens = 12"))
-        assert "12 tokens read, 0 written." in await ask(house, "/stats")
+        await house.database.write(lambda tx: tx.execute("UPDATE sessions SET input_tokens = 12345"))
+        assert "12,345 tokens read, 0 written." in await ask(house, "/stats")
+        told = await ask(house, "/stats", language="de")
+        assert "die Hälfte davon in 0,1 s" in told
+        assert "12.345 Tokens gelesen, 0 geschrieben." in told
 
 
 async def test_a_long_title_gives_way_to_what_stands_behind_it(build):

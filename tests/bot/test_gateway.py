@@ -406,7 +406,7 @@ async def test_silence_where_nobody_spoke_to_the_bot(build):
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"text": " "}, "There was nothing in that message that I can read. Please write it as text."),
+        ({"text": " "}, "I found no words for me in that message. Please write your question in it."),
         ({"text": "", "unsupported": "sticker"}, "I cannot read stickers. Please write it as text."),
         ({"text": "", "unsupported": "too_large"}, "That file is too large for me. Files up to 20 MB work."),
         (
@@ -480,6 +480,25 @@ async def test_a_word_about_a_wait_that_is_over_is_not_said(build):
     assert house.shown() == ["echo: m0", "echo: m1"]
 
 
+async def test_a_mention_that_comes_with_an_edit_is_answered(build):
+    """Whoever forgot to address the bot and edits it in is answered, once, as a reply to that message."""
+    house = build()
+    group = {"channel": "g", "channel_kind": "group", "message_id": "m-1"}
+    async with house.running():
+        await house.deliver("when?", is_addressed=False, **group)
+        await house.deliver("when, all?", is_addressed=False, is_edit=True, sent_at_ms=1, **group)
+        assert house.shown("g") == []
+        found = await house.deliver("when, bot?", is_edit=True, sent_at_ms=2, **group)
+        assert found == Receipt("accepted")
+        await house.until_quiet()
+        assert await house.deliver("when, bot??", is_edit=True, sent_at_ms=3, **group) == Receipt(
+            "declined", "edited_after_answer"
+        )
+        await house.until_quiet()
+    assert house.shown("g") == ["echo: when, bot?"]
+    assert [reply.target.reply_to for reply in house.room.shown("g")] == ["m-1"]
+
+
 async def test_a_short_wait_is_not_mentioned(build):
     """Whoever is answered in time hears nothing of a queue."""
     house = build(turns={"queue_notice_after_s": 0.3})
@@ -512,7 +531,7 @@ async def test_a_full_queue_declines_with_a_sentence(build):
             assert (await house.deliver(f"m{number}")).outcome == "accepted"
         assert await house.deliver("m3") == Receipt("declined", "queue_full")
         await house.until(house.shown)
-        assert house.shown()[0].startswith("I have 3 of your messages waiting and take no more")
+        assert house.shown()[0].startswith("I have 3 messages waiting here and take no more")
         agent.gate.set()
         await house.until_quiet()
     assert house.shown()[1:] == [f"echo: m{number}" for number in range(3)]

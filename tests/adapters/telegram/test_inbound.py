@@ -276,6 +276,14 @@ def test_pictures_of_an_album_are_messages_of_their_own():
     assert found.origin["album"] == "A1"
 
 
+@pytest.mark.parametrize("event", [{"new_chat_members": [ADA, OURS]}, {"group_chat_created": True}])
+def test_being_added_to_a_group_says_start(event):
+    """Whoever adds the bot to a group has said /start there, so that the group learns how to address it."""
+    found = parsed(chat=GROUP, **event)
+    assert (found.text, found.is_addressed, found.channel_kind) == ("/start", True, "group")
+    assert found.sender.user_id == str(ADA["id"])
+
+
 def test_an_edit_says_so_and_when():
     """An edit keeps the message's id, and its time is the edit's."""
     found = parsed(kind="edited_message", text="better", edit_date=2000)
