@@ -643,13 +643,24 @@ def unfinished_sessions(tx: Transaction, key: str) -> list[SessionId]:
 
 
 def mark_noticed(tx: Transaction, turn_id: TurnId, now: int) -> tuple[int, Address] | None:
-    """For a turn that still waits and whose person was not told yet: how many are ahead, and where to tell."""
+    """For a turn that still waits and whose person was not told yet: how many are ahead, and where to tell.
+
+    None also while another message of the same person waits that they were told about: one note a wait, however much they write.
+    """
     row = tx.row(
         "UPDATE turns SET noticed_at = :now WHERE id = :id AND status = 'queued' AND noticed_at IS NULL"
         " RETURNING session_id, position, inbox_id",
         {"now": now, "id": turn_id},
     )
     if row is None:
+        return None
+    told = tx.row(
+        "SELECT 1 AS x FROM turns t JOIN inbox i ON i.id = t.inbox_id WHERE t.session_id = :session AND t.id <> :id"
+        " AND t.status = 'queued' AND t.noticed_at IS NOT NULL"
+        " AND i.person_id = (SELECT person_id FROM inbox WHERE id = :inbox) LIMIT 1",
+        {"session": row["session_id"], "id": turn_id, "inbox": row["inbox_id"]},
+    )
+    if told is not None:
         return None
     ahead = tx.row(
         "SELECT COUNT(*) AS n FROM turns WHERE session_id = :session AND position < :position"

@@ -22,7 +22,7 @@ class Waits:
     """Between two history requests of one reader."""
     accept_notice_s: float = 5.0
     """Before a person who used a command is told that it cannot be taken in just now."""
-    declined_clear_s: float = 10.0
+    declined_clear_s: float = 3.0
     """Before the "is thinking…" of a declined command is removed, if no reply has taken its place."""
     commands_retry_s: float = 60.0
     watermark_flush_s: float = 15.0

@@ -454,15 +454,18 @@ async def test_a_long_wait_is_told_truthfully_and_once(build):
     agent = GatedAgent()
     house = build(agent=agent, turns={"queue_notice_after_s": 0.1})
     async with house.running():
-        await house.deliver("m0")
-        await house.deliver("m1", language="en")
-        await house.deliver("m2", language="de")
-        assert house.shown() == []
-        await house.until(lambda: len(house.shown()) == 2)
-        assert house.shown() == ["One message ahead of yours.", "2 Nachrichten sind vor deiner dran."]
+        room = {"channel": "room", "channel_kind": "group"}
+        await house.deliver("m0", **room)
+        await house.deliver("m1", language="en", **room)
+        await house.deliver("m2", person="bob", language="de", **room)
+        await house.deliver("m3", **room)
+        assert house.shown("room") == []
+        await house.until(lambda: len(house.shown("room")) == 2)
+        await asyncio.sleep(0.2)
+        assert house.shown("room") == ["One message ahead of yours.", "2 Nachrichten sind vor deiner dran."]
         agent.gate.set()
         await house.until_quiet()
-        assert len(house.shown()) == 5
+        assert len(house.shown("room")) == 6
 
 
 async def test_a_word_about_a_wait_that_is_over_is_not_said(build):

@@ -507,14 +507,32 @@ def test_unfinished_sessions_of_a_key_include_ended_ones(tx):
 
 def test_a_waiting_turn_is_told_about_once_with_how_many_are_ahead(tx):
     """The notice goes where the message came from, once; a turn that runs or has ended needs none."""
-    first, second, third = (arrive(tx) for _ in range(3))
+    first, _, third = (arrive(tx) for _ in range(3))
     claimed(tx, first.session_id)
     ahead, address = inbox.mark_noticed(tx, third.turn_id, NOW)
     assert (ahead, address.inbox_id) == (2, third.inbox_id)
     assert inbox.mark_noticed(tx, third.turn_id, NOW) is None
     assert inbox.mark_noticed(tx, first.turn_id, NOW) is None
     assert inbox.mark_noticed(tx, "no such turn", NOW) is None
-    assert inbox.mark_noticed(tx, second.turn_id, NOW)[0] == 1
+
+
+def test_a_person_is_told_once_a_wait_however_much_they_write(tx):
+    """Further messages of somebody who was told earn no further note; others in the channel, and the next wait, do."""
+    group = {"channel": "g-1", "channel_kind": "group"}
+    ada = {"user_id": "user-1", **group}
+    running, told, also, other = (
+        arrive(tx, incoming(**fields), scope="channel")
+        for fields in (ada, ada, ada, {"user_id": "user-2", **group})
+    )
+    turn = claimed(tx, running.session_id)
+    assert inbox.mark_noticed(tx, told.turn_id, NOW)[0] == 1
+    assert inbox.mark_noticed(tx, also.turn_id, NOW) is None
+    assert inbox.mark_noticed(tx, other.turn_id, NOW)[0] == 3
+    for _ in range(3):
+        inbox.finish(tx, turn, "completed", NOW)
+        turn = claimed(tx, running.session_id)
+    later = arrive(tx, incoming(**ada), scope="channel")
+    assert inbox.mark_noticed(tx, later.turn_id, NOW)[0] == 1
 
 
 def test_the_notice_follows_a_channel_that_moved(tx):
