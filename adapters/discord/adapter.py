@@ -176,7 +176,7 @@ class DiscordAdapter:
                     reason=in_words(error),
                     exc_info=None if is_outage else error,
                 )
-                self._note_connection(False, in_words(error))
+                self._health = replace(self._health, state="retrying", detail=in_words(error))
                 await asyncio.sleep(self._waits.backed_off_s(failures))
 
     async def _connect_once(self, hearing: Hearing, intake: Intake) -> None:
@@ -233,8 +233,9 @@ class DiscordAdapter:
             event = "adapter.reconnected" if self._was_connected else "adapter.connected"
             self._was_connected = True
             logger.info(event, account=self._account)
-        elif self._was_connected:
-            logger.warning("adapter.connection_lost", account=self._account, reason=reason)
+        else:
+            event = "adapter.connection_lost" if self._was_connected else "adapter.not_connected"
+            logger.warning(event, account=self._account, reason=reason)
 
     def _note_heard(self) -> None:
         self._health = replace(self._health, last_heard_at=time.time())

@@ -219,7 +219,7 @@ class Link(discord.Client):
             if wait_s <= 0:
                 return yarl.URL(told["url"])
             self.ears.session_lost(
-                f"few session starts are left at Discord for today; the next begins in {wait_s:.0f} s"
+                f"few session starts are left at Discord for today; the next begins in {_long_time(wait_s)}"
             )
             await asyncio.sleep(wait_s)
             if _starts_left(told):
@@ -245,6 +245,12 @@ class Link(discord.Client):
             ready.cancel()
         await self._let_go(code=1000)
         await super().close()
+
+
+def _long_time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.0f} h"
 
 
 def _starts_left(told: Any) -> int:

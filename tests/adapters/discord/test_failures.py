@@ -66,3 +66,16 @@ async def test_an_outage_is_told_in_words():
 def test_errors_in_words(error, words):
     """Each kind of failure has a short sentence; what nobody foresaw is cut."""
     assert in_words(error) == words
+
+
+async def test_a_first_connection_that_fails_is_told():
+    """An account that logs in but gets no session, at the first start already, says why: silence would look like health."""
+    async with community() as here:
+        fake = here.fake
+        fake.configure(session_starts_total=0)
+        adapter = make_adapter(fake)
+        with capture_logs() as logs:
+            async with running(adapter, hearing=False):
+                await until(lambda: "session starts" in adapter.health().detail)
+    (told,) = [entry for entry in logs if entry["event"] == "adapter.not_connected"]
+    assert told["reason"] == "few session starts are left at Discord for today; the next begins in 24 h"
