@@ -28,6 +28,9 @@ TOKEN_LIFE_MS = 15 * 60 * 1000
 QUESTION_COMMAND = "ask"
 """The command whose argument is the message itself."""
 
+LONGEST_QUOTE = 1000
+"""How much of the message that somebody replies to is taken along."""
+
 _USER_MENTION = re.compile(r"<@!?(\d+)>")
 _ROLE_MENTION = re.compile(r"<@&(\d+)>")
 _CHANNEL_MENTION = re.compile(r"<#(\d+)>")
@@ -111,7 +114,7 @@ def _parse_message(data: Mapping[str, Any], scene: Scene, *, is_edit: bool) -> I
         reference.get("message_id") if isinstance(reference, Mapping) and not reference.get("type") else None
     )
     is_direct = scene.kind == "direct"
-    names = _names(data)
+    text = _readable(_without_leading_mention(content, scene), _names(data), scene).strip()
     return InboundMessage(
         account=scene.account,
         channel=scene.channel,
@@ -119,7 +122,7 @@ def _parse_message(data: Mapping[str, Any], scene: Scene, *, is_edit: bool) -> I
         sender=_sender(
             author, data.get("member"), is_bot=bool(author.get("bot")) or bool(data.get("webhook_id"))
         ),
-        text=_readable(_without_leading_mention(content, scene), names, scene).strip(),
+        text=text if text.startswith("/") else _with_quote(text, data, scene),
         sent_at_ms=edited_at_ms if is_edit and edited_at_ms is not None else sent_at_ms(message_id),
         channel_kind=scene.kind,
         channel_title=scene.title,
@@ -237,6 +240,27 @@ def _forwarded(data: Mapping[str, Any]) -> str:
     """The text of a forwarded message, which has none of its own."""
     snapshots = data.get("message_snapshots") or ()
     return "\n".join(_text(snapshot["message"].get("content")) for snapshot in snapshots)
+
+
+def _with_quote(text: str, data: Mapping[str, Any], scene: Scene) -> str:
+    """The text with what it replies to below it: "what does she mean?" asks about words that nobody said to the bot.
+
+    Its own answers are left out, the conversation has them.
+    """
+    answered = data.get("referenced_message")
+    if not isinstance(answered, Mapping) or data["message_reference"].get("type"):
+        return text
+    author = answered["author"]
+    if str(author["id"]) == scene.bot_id:
+        return text
+    said = _readable(_text(answered.get("content")), _names(answered), scene).strip()
+    if not said:
+        return text
+    if len(said) > LONGEST_QUOTE:
+        said = said[:LONGEST_QUOTE] + "…"
+    name = _sender(author, None, is_bot=False).display_name
+    quote = "\n".join(f"> {line}" for line in f"{name}: {said}".split("\n"))
+    return f"{text}\n\n{quote}".strip()
 
 
 def _is_addressed(data: Mapping[str, Any], content: str, scene: Scene) -> bool:

@@ -326,3 +326,38 @@ def test_mutated_payloads_never_crash_the_parser(seed):
         except MalformedUpdate:
             outcomes["malformed"] += 1
     assert all(outcomes.values()), outcomes
+
+
+# what a message replies to
+
+
+def replying(content: str, answered: dict[str, Any] | None, **further: Any) -> dict[str, Any]:
+    mentioned = message(f"<@{BOT}> {content}", mentions=[BOT_USER], type=19, **further)
+    return {"message_reference": {"message_id": "5"}, **mentioned, "referenced_message": answered}
+
+
+@pytest.mark.parametrize(
+    ("said", "answered", "text"),
+    [
+        ("when?", "The train leaves", "when?\n\n> Bo: The train leaves"),
+        ("", "The train leaves", "> Bo: The train leaves"),
+        ("sum up", "one\ntwo <@800>", "sum up\n\n> Bo: one\n> two @Ada"),
+        ("sum up", "x" * 1500, "sum up\n\n> Bo: " + "x" * 1000 + "…"),
+        ("what?", "", "what?"),
+        ("/help", "The train leaves", "/help"),
+    ],
+)
+def test_what_somebody_replies_to_comes_along(said, answered, text):
+    """A question about another's message brings its words, as a quotation below; a command stays a command."""
+    other = {"id": "5", "author": user("7", "Bo"), "content": answered, "mentions": [user(ADA, "Ada")]}
+    assert parse_message(replying(said, other), GROUP).text == text
+
+
+def test_the_bots_own_answers_are_not_quoted():
+    """What the bot said stands in the conversation already; a message that is gone has no words."""
+    own = {"id": "5", "author": BOT_USER, "content": "I said so"}
+    assert parse_message(replying("why?", own), GROUP).text == "why?"
+    assert parse_message(replying("why?", None), GROUP).text == "why?"
+    passed_on = replying("look", {"author": user("7", "Bo"), "content": "x"})
+    passed_on["message_reference"] = {"message_id": "5", "type": 1}
+    assert parse_message(passed_on, GROUP).text == "look"
