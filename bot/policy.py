@@ -67,7 +67,8 @@ def decide(message: InboundMessage, person: Person, access: AccessSettings, max_
     if message.unsupported is not None:
         return Decision("unsupported", f"unsupported_{message.unsupported}")
     if not message.text.strip() and not message.attachments:
-        return Decision("empty", "empty")
+        # in a group that is somebody who mentions the bot and says nothing else: they want to know what it does
+        return Decision("empty", "start_group" if message.channel_kind == "group" else "empty")
     if len(message.text) > max_chars:
         return Decision("too_long", "too_long")
     return ACCEPTED

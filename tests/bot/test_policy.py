@@ -107,6 +107,7 @@ CASES = [
         "stranger_anyone",
     ),
     ("nothing", {"text": ""}, {}, "member", "empty", "empty"),
+    ("only a mention", {"text": "", "channel_kind": "group"}, {}, "member", "empty", "start_group"),
     ("only blanks", {"text": " \n\t "}, {}, "member", "empty", "empty"),
     ("only a photo", {"text": "", "attachments": FILE}, {}, "member", "", None),
     ("as long as may be", {"text": "x" * 20}, {}, "member", "", None),
