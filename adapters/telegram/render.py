@@ -45,6 +45,8 @@ STYLES = frozenset({"bold", "italic", "underline", "strikethrough", "spoiler"})
 CODE = frozenset({"code", "pre"})
 QUOTES = frozenset({"blockquote", "expandable_blockquote"})
 LINE_BREAK = re.compile(rb"<br\s*/?>", re.IGNORECASE)
+INSIDE_WORD = re.compile(rb"[0-9A-Za-z)]\*[0-9A-Za-z(]")
+INSIDE_POWER = re.compile(rb"[0-9]\*\*[0-9A-Za-z(]")
 LINK_URL = re.compile(r"(?:https?://|tg://|mailto:)\S+", re.IGNORECASE)
 INVISIBLE = frozenset("\u2800")
 """A symbol by category, blank to the eye."""
@@ -156,14 +158,14 @@ class _Edit(NamedTuple):
 
 
 def _escape_lookalikes(source: str) -> str:
-    """Take HTML and `||` for what a person sees in them: text. Code stays as it is.
+    """Take HTML, `||` and the stars of 2*3*4 for what a person sees in them: text. Code stays as it is.
 
     Escaping the first bracket of an HTML block may lay bare more of it, hence the rounds; each escapes at least one
-    bracket more, and almost always one is enough.
+    bracket more, and almost always one is enough. Stars may find other partners likewise.
     """
     data = source.encode()
     for _ in range(50):
-        edits = _html_edits(data)
+        edits = _html_edits(data) or _star_edits(data)
         if not edits:
             break
         data = _apply(data, edits)
@@ -196,6 +198,25 @@ def _html_edits(data: bytes) -> list[_Edit]:
                 if byte == ord("<")
             ]
     return edits
+
+
+def _star_edits(data: bytes) -> list[_Edit]:
+    """Stars that open inside a word multiply: `2*3*4`, `(a+b)*c*d`; so do doubled ones after a digit, `2**3**2`."""
+    if b"*" not in data:
+        return []
+    edits: list[_Edit] = []
+    for event, place in pyromark.events_with_range(data.decode(), options=PARSER):
+        opened = event.get("Start") if isinstance(event, dict) else None
+        start, end = place["start"], place["end"]
+        if opened == "Emphasis" and start > 0 and INSIDE_WORD.match(data, start - 1):
+            width = 1
+        elif opened == "Strong" and start > 0 and INSIDE_POWER.match(data, start - 1):
+            width = 2
+        else:
+            continue
+        stars = (*range(start, start + width), *range(end - width, end))
+        edits += [_Edit(at, at, b"\\") for at in stars]
+    return sorted(edits)
 
 
 def _pipe_edits(data: bytes) -> list[_Edit]:

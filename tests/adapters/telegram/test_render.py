@@ -250,6 +250,10 @@ def test_a_paragraph_is_worth_more_than_a_line():
         ("costs $5 or $6", "costs $5 or $6", []),
         ("~5 minutes~", "~5 minutes~", []),
         ("😀 **b**", "😀 b", ["bold:b"]),
+        ("2*3*4 = *24*", "2*3*4 = 24", ["italic:24"]),
+        ("f = x*y*z, (a+b)*c*(d)", "f = x*y*z, (a+b)*c*(d)", []),
+        ("2**3**2 but a**b**c", "2**3**2 but abc", ["bold:b"]),
+        ("| 2*3*4 |\n|---|\n| `2*3*4` |", "2*3*4\n-----\n2*3*4", ["pre:2*3*4\n-----\n2*3*4"]),
         (r"`\(\alpha\)` and \[", r"\(\alpha\) and [", [r"code:\(\alpha\)"]),
     ],
 )
