@@ -48,7 +48,12 @@ cli = typer.Typer(
 def main() -> None:
     """The console script."""
     os.umask(0o077)  # conversations are nobody else's to read
-    cli()
+    try:
+        cli()
+    except OSError as error:  # what a command does is translated where it is done; this is its output
+        shell.give_up_stdout()
+        typer.echo(f"palaver: cannot write to stdout: {error.strerror}.", err=True)
+        sys.exit(UNAVAILABLE)
 
 
 def _print_version(wanted: bool) -> None:

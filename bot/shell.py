@@ -7,6 +7,7 @@ what it brings in.
 import asyncio
 import contextlib
 import errno
+import os
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -167,6 +168,11 @@ def finish(work: Coroutine[Any, Any, Any]) -> Any:
         )
     except Exception as error:  # noqa: BLE001 - the last resort
         _fault(error)
+
+
+def give_up_stdout() -> None:
+    """Nobody can be given the rest; what is still buffered must not be tried again at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fault(error: Exception) -> NoReturn:

@@ -79,7 +79,7 @@ def export(
     try:
         done = shell.finish(shell.beside(loaded, work))
     except BrokenPipeError:  # whoever read has seen enough
-        _give_up_stdout()
+        shell.give_up_stdout()
         raise typer.Exit(0) from None
     if output is not None or sys.stderr.isatty():
         typer.echo(
@@ -234,7 +234,7 @@ def _target(output: Path | None) -> Iterator[IO[bytes]]:
         raise
     except OSError as error:
         if output is None:
-            _give_up_stdout()
+            shell.give_up_stdout()
         shell.fail(
             UNAVAILABLE,
             f"sessions export: cannot write {output or 'to stdout'}: {error.strerror}.",
@@ -254,11 +254,6 @@ def _whole_file(output: Path) -> Iterator[IO[bytes]]:
         half.replace(output)
     finally:
         half.unlink(missing_ok=True)
-
-
-def _give_up_stdout() -> None:
-    """Nobody can be given the rest; what is still buffered must not be tried again at the end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ descriptors: a pipe that blocks neither stops the event loop nor holds the progr
 import asyncio
 import codecs
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -57,6 +58,8 @@ class Pipe:
             try:
                 await _in_daemon_thread(lambda: _write_all(self._stdout, data))
             except OSError as error:  # EPIPE: `| head -1` has seen enough
+                if error.errno != errno.EPIPE:  # a full disk, which whoever reads the file cannot know
+                    self.warn(self._texts["unwritable"].format(reason=error.strerror))
                 self._is_gone = True
                 self._arrived.put_nowait(b"")
                 raise SurfaceGone from error

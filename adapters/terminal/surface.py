@@ -44,6 +44,7 @@ TEXTS = MappingProxyType(
             "waiting": "Nothing can be stored just now. Your message is kept here and tried again.",
             "not_utf8": "Line {number} of the input is not valid UTF-8; unreadable bytes were replaced.",
             "too_long": "Line {number} of the input is longer than {limit} MB and was left out.",
+            "unwritable": "Replies cannot be written to stdout: {reason}.",
             "unanswered": "No end of the answer after {minutes} minutes; going on with the next line.",
         },
         "de": {
@@ -55,6 +56,7 @@ TEXTS = MappingProxyType(
             "waiting": "Gerade kann nichts gespeichert werden. Deine Nachricht bleibt hier und wird erneut versucht.",
             "not_utf8": "Zeile {number} der Eingabe ist kein gültiges UTF-8; unlesbare Bytes wurden ersetzt.",
             "too_long": "Zeile {number} der Eingabe ist länger als {limit} MB und wurde ausgelassen.",
+            "unwritable": "Antworten können nicht nach stdout geschrieben werden: {reason}.",
             "unanswered": "Kein Ende der Antwort nach {minutes} Minuten; weiter mit der nächsten Zeile.",
         },
     }

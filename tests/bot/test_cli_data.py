@@ -211,6 +211,16 @@ def test_people_are_listed_and_erased(full):
     full.run("verify")
 
 
+@pytest.mark.parametrize("words", [("stats",), ("check-config",), ("verify",), ("--help",)])
+def test_a_disk_that_takes_no_output_is_said_in_a_line(full, words):
+    """A full disk behind stdout ends a command with 69 and one line, whatever the command is."""
+    with Path("/dev/full").open("wb") as disk:
+        process = full.start(*words, stdout=disk)
+        error = process.communicate(timeout=60)[1]
+    assert error.decode() == "palaver: cannot write to stdout: No space left on device.\n"
+    assert process.returncode == 69
+
+
 def test_keys_are_made_and_rotated(full):
     """A key from `keys new` encrypts what was plain; without it nothing opens, and `--off` brings it back."""
     before = full.content()
