@@ -55,7 +55,7 @@ def fork(
     )
     copied = _copy_messages(tx, session.id, fork_id, MAX_COPIED if last is None else min(last, MAX_COPIED))
     tx.execute(
-        "UPDATE sessions SET message_count = :copied, next_position = 1 + COALESCE("
+        "UPDATE sessions SET copied_count = :copied, next_position = 1 + COALESCE("
         "(SELECT MAX(position) FROM messages WHERE session_id = :fork), 0) WHERE id = :fork",
         {"fork": fork_id, "copied": copied},
     )

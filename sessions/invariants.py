@@ -28,9 +28,11 @@ INVARIANTS: Final[Sequence[Invariant]] = (
     ),
     Invariant(
         "message_count",
-        "a session's count of messages is the number of its messages",
-        "SELECT s.id AS broken FROM sessions s LEFT JOIN (SELECT session_id, COUNT(*) AS n FROM messages GROUP BY session_id) m"
-        f" ON m.session_id = s.id WHERE {_KEPT} AND s.message_count <> COALESCE(m.n, 0)",
+        "a session's count of messages is the number of its messages, those that a fork took along counted apart",
+        "SELECT s.id AS broken FROM sessions s LEFT JOIN (SELECT session_id, COUNT(*) AS n,"
+        " SUM(CASE WHEN turn_id IS NULL THEN 1 ELSE 0 END) AS c FROM messages GROUP BY session_id) m"
+        f" ON m.session_id = s.id WHERE {_KEPT} AND (s.message_count + s.copied_count <> COALESCE(m.n, 0)"
+        " OR s.copied_count <> CASE WHEN s.forked_from IS NULL THEN 0 ELSE COALESCE(m.c, 0) END)",
     ),
     Invariant(
         "tool_call_count",

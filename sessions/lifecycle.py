@@ -352,7 +352,7 @@ def read_session(row: Row) -> Session:
         description=row["description"],
         current_task=row["current_task"],
         metadata=orjson.loads(row["metadata"]),
-        message_count=row["message_count"],
+        message_count=row["message_count"] + row["copied_count"],
         tool_call_count=row["tool_call_count"],
         error_count=row["error_count"],
         input_tokens=row["input_tokens"],

@@ -65,6 +65,7 @@ class Session:
     current_task: str | None
     metadata: Mapping[str, Json]
     message_count: int
+    """With those that a fork took along; what is said of them in statistics is where they were said."""
     tool_call_count: int
     error_count: int
     input_tokens: int

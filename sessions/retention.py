@@ -294,6 +294,11 @@ def empty_turns(tx: Transaction, session_id: SessionId, positions: Sequence[int]
             "DELETE FROM session_variables WHERE session_id = :id AND LOWER(name) = LOWER(:name)",
             {"id": session_id, "name": name},
         )
+    copied = tx.row(
+        f"SELECT COUNT(*) AS n FROM messages m JOIN sessions s ON s.id = m.session_id WHERE m.session_id = :id"
+        f" AND m.position IN ({listed}) AND m.turn_id IS NULL AND s.forked_from IS NOT NULL",
+        within,
+    )
     removed = {
         "steps": tx.execute(f"DELETE FROM steps WHERE turn_id IN ({turns})", within),
         "tool_calls": tx.execute(f"DELETE FROM tool_calls WHERE turn_id IN ({turns})", within),
@@ -310,11 +315,13 @@ def empty_turns(tx: Transaction, session_id: SessionId, positions: Sequence[int]
         within,
     )
     tx.execute(
-        "UPDATE sessions SET message_count = message_count - :messages, tool_call_count = tool_call_count - :calls,"
+        "UPDATE sessions SET message_count = message_count - :messages, copied_count = copied_count - :copied,"
+        " tool_call_count = tool_call_count - :calls,"
         " error_count = CASE WHEN error_count > :errors THEN error_count - :errors ELSE 0 END, summarised_to = 0 WHERE id = :id",
         {
             "id": session_id,
-            "messages": removed["messages"],
+            "messages": removed["messages"] - (int(copied["n"]) if copied else 0),
+            "copied": int(copied["n"]) if copied else 0,
             "calls": removed["tool_calls"],
             "errors": removed["errors"] + (int(failed["n"]) if failed else 0),
         },

@@ -421,8 +421,13 @@ def _settle(into: sqlite3.Connection, now: int) -> None:
     into.execute(
         "UPDATE inbox SET turn_id = NULL WHERE turn_id IS NOT NULL AND turn_id NOT IN (SELECT id FROM turns)"
     )
-    for column, table in (("message_count", "messages"), ("tool_call_count", "tool_calls")):
-        count = f"(SELECT COUNT(*) FROM {table} x WHERE x.session_id = sessions.id)"
+    is_copied = "x.turn_id IS NULL AND sessions.forked_from IS NOT NULL"
+    for column, table, which in (
+        ("message_count", "messages", f" AND NOT ({is_copied})"),
+        ("copied_count", "messages", f" AND {is_copied}"),
+        ("tool_call_count", "tool_calls", ""),
+    ):
+        count = f"(SELECT COUNT(*) FROM {table} x WHERE x.session_id = sessions.id{which})"
         into.execute(f"UPDATE sessions SET {column} = {count} WHERE {column} <> {count}")
     for table in ("messages", "turns"):
         last = f"(SELECT COALESCE(MAX(position), 0) FROM {table} x WHERE x.session_id = sessions.id)"

@@ -159,7 +159,20 @@ def store_batch(
             f"UPDATE sessions SET {', '.join(f'{name} = :{name}' for name in changed)} WHERE id = :id",
             _sealed_row(tx, "sessions", session.record),
         )
+    for session in sessions:
+        if session.record.get("forked_from") and "copied_count" not in session.record and not session.is_part:
+            _count_copied(tx, session.record["id"])
     return done, same
+
+
+def _count_copied(tx: Transaction, session_id: str) -> None:
+    """An older file counts what a fork took along with what was said in it."""
+    copied = "(SELECT COUNT(*) FROM messages m WHERE m.session_id = sessions.id AND m.turn_id IS NULL)"
+    tx.execute(
+        f"UPDATE sessions SET message_count = message_count - {copied}, copied_count = {copied}"
+        " WHERE id = :id AND copied_count = 0",
+        {"id": session_id},
+    )
 
 
 _REPEATABLE: Final = frozenset({"tool_call", "error", "task", "event"})

@@ -174,7 +174,9 @@ async def test_fork_goes_on_in_a_copy(house):
     forked = await ask(house, "/fork")
     assert "begins with 4 messages" in forked
     await talk(house, "three")
-    counts = await house.rows("SELECT message_count AS n, status FROM sessions ORDER BY created_at")
+    counts = await house.rows(
+        "SELECT message_count + copied_count AS n, status FROM sessions ORDER BY created_at"
+    )
     assert [(row["n"], row["status"]) for row in counts] == [(4, "ended"), (6, "active")]
     assert "“one”: 4 messages" in await ask(house, offered(forked)["Back to the original"])
     assert "begins with 2 messages" in await ask(house, "/fork 2")
@@ -209,7 +211,7 @@ async def test_a_fork_leaves_what_waits_with_the_original(build):
         agent.gate.set()
         await house.until_quiet()
         assert "echo: two" in house.shown()
-        rows = await house.rows("SELECT message_count AS n FROM sessions ORDER BY created_at")
+        rows = await house.rows("SELECT message_count + copied_count AS n FROM sessions ORDER BY created_at")
         assert [row["n"] for row in rows] == [4, 2]
 
 

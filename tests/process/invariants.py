@@ -220,7 +220,8 @@ def _check_lanes(database: Store, turns: Sequence[Mapping[str, Any]], findings: 
         if ends != sorted(ends):
             findings.disorder.append(f"session {session_id}: turns ended out of order")
     for session in read_rows(
-        database, "SELECT id, message_count, tool_call_count, error_count FROM sessions"
+        database,
+        "SELECT id, message_count + copied_count AS message_count, tool_call_count, error_count FROM sessions",
     ):
         for name, sql in (
             ("message_count", "SELECT COUNT(*) AS n FROM messages WHERE session_id = ?"),

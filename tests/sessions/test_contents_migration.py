@@ -3,10 +3,11 @@
 import contextlib
 import sqlite3
 
-from sessions import contents, lifecycle
+from sessions import contents, lifecycle, statistics
 from sessions.database import migrate
 from sessions.database.sqlite import SqliteTransaction, _as_mapping
 from sessions.scope import OperatorScope
+from sessions.statistics import Subject
 from tests.sessions.records import NOW
 
 EVERYTHING = OperatorScope()
@@ -35,3 +36,31 @@ def test_sessions_from_before_keep_what_they_hold():
         assert lifecycle.events(tx, "s1", EVERYTHING) == []
         assert lifecycle.expire(tx, busy, NOW + 1).end_reason == "abandoned"
         assert [task.outcome for task in contents.tasks(tx, "s1", EVERYTHING)] == ["abandoned"]
+
+
+def test_a_copy_from_before_is_counted_apart():
+    """Migration 0011: what a fork took along leaves the count of what was said, also in the statistics, and the session keeps both."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.row_factory = _as_mapping
+        tx = SqliteTransaction(connection)
+        *before, last = migrate.migrations()[:11]
+        for migration in before:
+            migrate.apply(tx, migration, 0)
+        for session, origin, count in (("s1", None, 2), ("s2", "s1", 3)):
+            tx.execute(
+                "INSERT INTO sessions (id, key, scope, platform, account, channel, status, message_count, forked_from,"
+                " created_at, last_activity_at) VALUES (:id, :id, 'person', 'p', 'a', 'c', 'active', :count, :origin, :now, :now)",
+                {"id": session, "count": count, "origin": origin, "now": NOW},
+            )
+            for number in range(count):
+                turn = None if origin and number < 2 else f"{session}-{number}"
+                tx.execute(
+                    "INSERT INTO messages (session_id, position, part, role, content, turn_id, created_at)"
+                    " VALUES (:id, :number, 0, 'user', 'x', :turn, :now)",
+                    {"id": session, "number": number, "turn": turn, "now": NOW},
+                )
+        migrate.apply(tx, last, 0)
+        counts = tx.rows("SELECT message_count, copied_count FROM sessions ORDER BY id")
+        assert [tuple(row.values()) for row in counts] == [(2, 0), (1, 2)]
+        assert lifecycle.find(tx, "s2", EVERYTHING).message_count == 3
+        assert statistics.read(tx, EVERYTHING, Subject(), NOW).messages == 3

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from config.names import PersonId, SessionId
-from sessions import cleanup, inbox, lifecycle, statistics
+from sessions import cleanup, forking, inbox, invariants, lifecycle, retention, statistics
 from sessions.database import migrate
 from sessions.errors import SessionClosed, SessionError
 from sessions.models import ErrorRecord, StepRecord
@@ -36,7 +36,12 @@ def counted_again(tx, subject: Subject, now: int) -> dict:
     ours = {row["id"]: row for row in sessions if key is None or (row[key] or "") == subject.name}
     turns = [row for row in tx.rows("SELECT * FROM turns") if row["session_id"] in ours]
     ended = [row for row in turns if row["status"] not in ("queued", "running")]
-    messages = [row for row in tx.rows("SELECT * FROM messages") if row["session_id"] in ours]
+    messages = [
+        row
+        for row in tx.rows("SELECT * FROM messages")
+        if row["session_id"] in ours  # what a fork took along was said elsewhere
+        and not (row["turn_id"] is None and ours[row["session_id"]]["forked_from"])
+    ]
     calls = [row for row in tx.rows("SELECT * FROM tool_calls") if row["session_id"] in ours]
     errors = Counter(
         row["kind"]
@@ -341,6 +346,31 @@ def test_nobody_reads_what_is_not_theirs(tx):
                 read = statistics.read(tx, scope, subject, NOW)
                 blank = Statistics(subject, messages_by_hour=[0] * 24, messages_by_day=[0] * 14)
                 assert (read != blank) == (subject in seen), (scope, subject)
+
+
+def test_a_copy_is_not_said_again(tx):
+    """Forking counts no message; what is said in the copy, forgotten in it, and the copy's end are counted as elsewhere."""
+    for text in ("one", "two", "three"):
+        queued = arrive(tx, incoming(text))
+        inbox.finish(tx, claimed(tx, queued.session_id), "completed", NOW, answer="yes")
+    session = resolved(tx, incoming("one"))[0]
+    before = statistics.read(tx, EVERYTHING, Subject(), NOW)
+    assert (before.messages, sum(before.messages_by_day)) == (6, 6)
+    made = forking.fork(tx, session, NOW)
+    assert_exact(tx, NOW)
+    after = statistics.read(tx, EVERYTHING, Subject(), NOW)
+    assert (after.messages, sum(after.messages_by_day)) == (6, 6)
+    assert made.session.message_count == 6
+    queued = arrive(tx, incoming("four"))
+    inbox.finish(tx, claimed(tx, queued.session_id), "completed", NOW, answer="yes")
+    assert statistics.read(tx, EVERYTHING, Subject("session", made.session.id), NOW).messages == 2
+    retention.empty_turns(tx, made.session.id, [1, 4], NOW)
+    assert_exact(tx, NOW)
+    assert lifecycle.find(tx, made.session.id, EVERYTHING).message_count == 4
+    lifecycle.delete(tx, lifecycle.find(tx, made.session.id, EVERYTHING), NOW)
+    assert_exact(tx, NOW)
+    assert statistics.read(tx, EVERYTHING, Subject(), NOW).messages == 6
+    assert all(invariants.verify(tx, one).holds for one in invariants.INVARIANTS)
 
 
 def test_a_forgotten_person_leaves_no_id(tx):

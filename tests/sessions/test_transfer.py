@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sessions import invariants, lifecycle, retention, sealing
+from sessions import forking, inbox, invariants, lifecycle, retention, sealing
 from sessions.database.base import Database
 from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import TransferError
@@ -262,6 +262,31 @@ async def test_a_row_of_another_session_is_refused(store, other):
                 await imported(
                     other, b"\n".join(map(orjson.dumps, [*raw[:number], strange, *raw[number + 1 :]]))
                 )
+
+
+@pytest.mark.parametrize("largest", [36_000, 3])
+async def test_a_fork_of_an_older_file_is_counted_as_one(store, other, monkeypatch, largest):
+    """A file from before copied messages were counted apart gives the same counts as a new one."""
+    monkeypatch.setattr(intake, "LARGEST", largest)
+
+    def forked(tx) -> None:
+        for text in ("one", "two"):
+            queued = made.arrive(tx, made.incoming(text))
+            inbox.finish(tx, made.claimed(tx, queued.session_id), "completed", made.NOW, answer="yes")
+        fork = forking.fork(tx, made.resolved(tx, made.incoming("one"))[0], made.NOW + 1)
+        queued = made.arrive(tx, made.incoming("three"))
+        assert queued.session_id == fork.session.id
+        inbox.finish(tx, made.claimed(tx, queued.session_id), "completed", made.NOW, answer="yes")
+
+    await store.write(forked)
+    raw = await exported(store)
+    older = lines(raw)
+    for line in older:
+        if line["type"] == "session":
+            line["message_count"] += line.pop("copied_count")
+    await imported(other, b"\n".join(map(orjson.dumps, older)))
+    assert await exported(other) == raw
+    assert await other.read(lambda tx: all(invariants.verify(tx, one).holds for one in invariants.INVARIANTS))
 
 
 @pytest.mark.parametrize("name", ["account", "channel", "message_id"])
