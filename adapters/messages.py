@@ -128,6 +128,8 @@ class CommandSpec:
     argument: str | None = None
     """Name of its one free-text argument (`question`), None when it takes none."""
     is_argument_required: bool = False
+    is_personal: bool = False
+    """Its reply is for who asked: in a group, where the platform can, nobody else is shown it."""
     argument_hint: str = ""
     """What may stand in the argument, in a few words, at most 100 characters; for menus that ask for it."""
     argument_values: tuple[str, ...] = ()

@@ -69,7 +69,10 @@ class DiscordAdapter:
         answers = Answers(
             account, settings.api_url or Route.BASE, request_timeout_s=self._waits.request_timeout_s
         )
-        self._interactions = Interactions(account, answers, self._waits, language=language)
+        personal = frozenset(spec.name for spec in commands(language) if spec.is_personal)
+        self._interactions = Interactions(
+            account, answers, self._waits, language=language, is_personal=personal.__contains__
+        )
         self._sender = Sender(account, self._logged_in, self._interactions)
         self._capabilities = Capabilities(
             max_text=rendering.MAX_TEXT,

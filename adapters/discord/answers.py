@@ -19,6 +19,9 @@ from config.names import AccountId, Json
 DEFERRED = 5
 """Callback type: answer later, show "is thinking…" meanwhile. Source: Discord reference, Interaction Callback Type."""
 
+EPHEMERAL = 1 << 6
+"""Flag of a message that only who used the command sees. Source: Discord reference, Message Flags."""
+
 LOADING = 1 << 7
 """Flag of the message that stands for an answer not given yet."""
 
@@ -76,9 +79,11 @@ class Answers:
         self._timeout = aiohttp.ClientTimeout(total=request_timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
-    async def defer(self, handle: Handle) -> None:
+    async def defer(self, handle: Handle, *, is_private: bool = False) -> None:
+        """Show "is thinking…"; what fills it later is seen by whoever sees this."""
         path = f"/interactions/{handle.interaction_id}/{handle.token}/callback"
-        await self._request("POST", path, {"type": DEFERRED})
+        private: dict[str, Json] = {"data": {"flags": EPHEMERAL}} if is_private else {}
+        await self._request("POST", path, {"type": DEFERRED} | private)
 
     async def look(self, handle: Handle) -> dict[str, Any]:
         """The answer's message as it stands."""
@@ -89,9 +94,11 @@ class Answers:
         body = _body(text, components)
         return str((await self._request("PATCH", self._path(handle, message_id), body))["id"])
 
-    async def follow_up(self, handle: Handle, text: str, components: Sequence[Json] = ()) -> str:
-        """A further message; takes no nonce, so it is the last resort."""
-        body = _body(text, components)
+    async def follow_up(
+        self, handle: Handle, text: str, components: Sequence[Json] = (), *, is_private: bool = False
+    ) -> str:
+        """A further message; takes no nonce, so it is the last resort, and the only way to one that others do not see."""
+        body = _body(text, components) | ({"flags": EPHEMERAL} if is_private else {})
         return str(
             (await self._request("POST", f"/webhooks/{handle.application_id}/{handle.token}", body))["id"]
         )

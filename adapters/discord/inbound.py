@@ -92,6 +92,16 @@ def is_to_be_answered(data: Any) -> bool:
     )
 
 
+def command_name(data: Mapping[str, Any]) -> str:
+    """The command that an interaction (`is_to_be_answered`) uses, by slash or by a button; empty if it makes no sense."""
+    said = data.get("data")
+    if not isinstance(said, Mapping):
+        return ""
+    if data.get("type") == APPLICATION_COMMAND:
+        return str(said.get("name", ""))
+    return str(said.get("custom_id", "")).removeprefix("/").partition(" ")[0]
+
+
 def sent_at_ms(snowflake: int) -> int:
     return (snowflake >> 22) + DISCORD_EPOCH_MS
 

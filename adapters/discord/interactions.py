@@ -6,14 +6,14 @@ taken in. The requests are `answers`'; filling it with the reply is `sending`'s.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
 import structlog
 
 from adapters.discord.answers import LOADING, Answers, Handle, TokenSpent
-from adapters.discord.inbound import TOKEN_LIFE_MS, sent_at_ms
+from adapters.discord.inbound import TOKEN_LIFE_MS, command_name, sent_at_ms
 from adapters.discord.waits import Waits
 from adapters.errors import DeliveryError
 from config.names import AccountId
@@ -35,14 +35,26 @@ logger = structlog.get_logger()
 class Interactions:
     """Every slash command from its arrival until its answer is somebody else's."""
 
-    def __init__(self, account: AccountId, answers: Answers, waits: Waits, *, language: str) -> None:
+    def __init__(
+        self,
+        account: AccountId,
+        answers: Answers,
+        waits: Waits,
+        *,
+        language: str,
+        is_personal: Callable[[str], bool] = lambda _name: False,
+    ) -> None:
+        """`is_personal` tells of a command's name whether its answer is only for who used it."""
         self.answers = answers
+        self._is_personal = is_personal
         self._account = account
         self._waits = waits
         self._language = language if language in NOT_NOW else "en"
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: OrderedDict[str, tuple[Handle, asyncio.Event]] = OrderedDict()
         self._answered: OrderedDict[str, tuple[str, str]] = OrderedDict()
+        self._private: set[str] = set()
+        """Of those in `_attending`, the interactions whose answers only one person sees."""
         self._attending: OrderedDict[str, asyncio.Task[None]] = OrderedDict()
         self._unanswered: set[str] = set()
         """Interactions that Discord would not let us answer, or whose "is thinking…" was removed."""
@@ -61,10 +73,13 @@ class Interactions:
             return  # its quarantine is the parser's affair
         taken_in = asyncio.Event()
         self._open[handle.interaction_id] = (handle, taken_in)
+        if data.get("guild_id") is not None and self._is_personal(command_name(data)):
+            self._private.add(handle.interaction_id)
         self._attending[handle.interaction_id] = self._spawn(self._attend(handle, taken_in))
         while len(self._attending) > MAX_REMEMBERED:
             gone, _ = self._attending.popitem(last=False)
             self._unanswered.discard(gone)
+            self._private.discard(gone)
 
     def settle(self, interaction_id: str, *, is_declined: bool) -> None:
         """The command is on disk, or was declined (a reply may still say so)."""
@@ -82,6 +97,14 @@ class Interactions:
         # a quick reply must not overtake the deferral
         await asyncio.wait({attending}, timeout=self._waits.accept_notice_s + self._waits.request_timeout_s)
         return handle.interaction_id not in self._unanswered
+
+    def is_private(self, handle: Handle) -> bool:
+        """Whether only who used the command sees its answer, as far as this process knows."""
+        return handle.interaction_id in self._private
+
+    def note_private(self, handle: Handle) -> None:
+        """It began in another process, and its answer turned out to be seen by one person only."""
+        self._private.add(handle.interaction_id)
 
     def answer_of(self, handle: Handle) -> tuple[str, str] | None:
         """Key of the chunk that took the place of "is thinking…", and its message's id; None if unknown here."""
@@ -115,7 +138,7 @@ class Interactions:
 
     async def _attend(self, handle: Handle, taken_in: asyncio.Event) -> None:
         try:
-            await self.answers.defer(handle)
+            await self.answers.defer(handle, is_private=self.is_private(handle))
         except (DeliveryError, TokenSpent) as error:
             # too late, most likely: the reply will find another way
             self._unanswered.add(handle.interaction_id)

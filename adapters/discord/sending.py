@@ -1,7 +1,8 @@
 """Replies out to Discord, each visible once: channel messages with a nonce, and the answers to slash commands.
 
 Owns the choice of way. The first chunk for a slash command fills its "is thinking…"; everything else, and whatever comes
-when the token is spent, is an ordinary message of the channel, because only those take a nonce. A chunk that may have
+when the token is spent, is an ordinary message of the channel, because only those take a nonce; except what only one person
+is to see, whose further chunks follow up on the command. A chunk that may have
 gone out before is looked for in the channel's history first: Discord forgets a nonce after a few minutes.
 """
 
@@ -11,7 +12,7 @@ from typing import Any
 
 import discord
 
-from adapters.discord.answers import LOADING, Handle, TokenSpent
+from adapters.discord.answers import EPHEMERAL, LOADING, Handle, TokenSpent
 from adapters.discord.failures import NotConnected, translate
 from adapters.discord.interactions import Interactions
 from adapters.discord.link import Link
@@ -71,6 +72,8 @@ class Sender:
                 reference = None  # an interaction is no message that could be answered
                 if message_id is None:
                     message_id, reference = await self._fill_answer(handle, chunk, key, is_repeat=is_repeat)
+                if message_id is None and not handle.is_expired and self._interactions.is_private(handle):
+                    message_id = await self._whisper(handle, chunk)
             if message_id is None:
                 try:
                     message_id = await self._post(target, chunk, key, reference, handle, is_repeat=is_repeat)
@@ -134,6 +137,8 @@ class Sender:
             taken = self._interactions.answer_of(handle)
             if taken is None and has_answer is None:
                 standing = await self._interactions.answers.look(handle)
+                if standing.get("flags", 0) & EPHEMERAL:
+                    self._interactions.note_private(handle)
                 is_free = bool(standing.get("flags", 0) & LOADING) or self._interactions.is_notice(standing)
                 if not is_free:
                     original = str(standing["id"])
@@ -160,6 +165,15 @@ class Sender:
             raise Rejected(
                 self._account, "may not write here, and the command is too old to be answered"
             ) from spent
+
+    async def _whisper(self, handle: Handle, chunk: Chunk) -> str | None:
+        """A further piece of an answer that others do not see; None if there is no way left but the channel."""
+        try:
+            return await self._interactions.answers.follow_up(
+                handle, chunk.text, components_of(chunk), is_private=True
+            )
+        except TokenSpent:
+            return None
 
     async def _edit_answer(self, handle: Handle, message_id: str, chunk: Chunk) -> bool:
         """Edit through the interaction's token; False if the message is not the interaction's or the token is spent."""

@@ -106,6 +106,8 @@ class Command:
     argument: str | None = None
     is_argument_required: bool = False
     usage: str = "usage_none"
+    is_personal: bool = False
+    """It changes nothing for others and its reply is of no use to them."""
 
 
 def parse(text: str) -> CommandCall | None:

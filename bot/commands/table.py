@@ -23,20 +23,29 @@ TABLE: Final[Mapping[str, Command]] = {
     command.name: command
     for command in (
         Command("start", conversation.start, argument="payload"),
-        Command("help", _help),
+        Command("help", _help, is_personal=True),
         Command("reset", conversation.reset),
         Command("new", conversation.reset),
-        Command("status", conversation.status),
+        Command("status", conversation.status, is_personal=True),
         Command("stop", conversation.stop, argument="all", usage="usage_stop"),
-        Command("history", conversation.show_history, argument="page", usage="usage_history"),
+        Command(
+            "history", conversation.show_history, argument="page", usage="usage_history", is_personal=True
+        ),
         Command("sessions", sessions.show_sessions, argument="number", usage="usage_sessions"),
         Command("rename", sessions.rename, argument="title", is_argument_required=True, usage="usage_rename"),
         Command("fork", sessions.fork, argument="messages", usage="usage_fork"),
         Command("archive", sessions.archive),
-        Command("search", finding.find, argument="words", is_argument_required=True, usage="usage_search"),
-        Command("stats", finding.stats),
-        Command("forget", forgetting.forget, argument="what", usage="usage_forget"),
-        Command("whoami", conversation.whoami),
+        Command(
+            "search",
+            finding.find,
+            argument="words",
+            is_argument_required=True,
+            usage="usage_search",
+            is_personal=True,
+        ),
+        Command("stats", finding.stats, is_personal=True),
+        Command("forget", forgetting.forget, argument="what", usage="usage_forget", is_personal=True),
+        Command("whoami", conversation.whoami, is_personal=True),
         Command("ask", None, argument="question", is_argument_required=True, usage="usage_ask"),
     )
 }
@@ -82,8 +91,9 @@ def _spec(catalogue: Catalogue, command: Command, language: str) -> CommandSpec:
         catalogue.say(f"command_{command.name}", language)[:100],
         name if hint else None,
         command.is_argument_required,
-        hint[:100],
-        _VALUES.get(argument, ()),
+        is_personal=command.is_personal,
+        argument_hint=hint[:100],
+        argument_values=_VALUES.get(argument, ()),
     )
 
 

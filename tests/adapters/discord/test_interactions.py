@@ -7,9 +7,9 @@ import pytest
 from adapters.base import Receipt
 from adapters.discord.interactions import NOT_NOW, STOPPED
 from adapters.errors import Uncertain
-from adapters.messages import Chunk
+from adapters.messages import Choice, Chunk, CommandSpec
 from config.names import PlatformMessageId
-from tests.adapters.discord.world import SEND, community, make_adapter, running, target_of
+from tests.adapters.discord.world import SEND, community, make_adapter, press, running, target_of
 from tests.adapters.recording import RecordingIntake
 
 CALLBACK = "POST /interactions/*"
@@ -265,3 +265,85 @@ async def test_mentions_in_answers_are_harmless():
             await adapter.send(target, Chunk(f"@everyone <@{here.ada.id}>"), "key-1")
         (message,) = here.fake.bot_messages(here.general)
         assert (message.mention_everyone, message.mention_ids) == (False, [])
+
+
+# answers that only one person sees
+
+
+def personal(language):
+    return [
+        CommandSpec("history", "What we said", is_personal=True),
+        CommandSpec("reset", "Begin anew"),
+    ]
+
+
+async def test_a_personal_answer_is_seen_by_who_asked():
+    """In a server, what concerns one person only is deferred, filled and continued for them alone; the rest is for all."""
+    async with community() as here:
+        fake = here.fake
+        adapter = make_adapter(fake, table=personal)
+        async with running(adapter) as intake:
+            asked, target = await used(here, adapter, intake, "history")
+            for number in range(3):
+                await adapter.send(target, Chunk(f"part {number}"), f"key-{number}")
+            told, to_all = await used(here, adapter, intake, "reset")
+            await adapter.send(to_all, Chunk("done"), "key-reset")
+    shown = [(m.text, m.is_ephemeral) for m in fake.bot_messages(here.general)]
+    assert shown == [("part 0", True), ("part 1", True), ("part 2", True), ("done", False)]
+    assert (asked.ephemeral, told.ephemeral) == (True, False)
+    assert fake.calls(SEND) == []
+
+
+async def test_alone_with_the_bot_nothing_has_to_be_hidden():
+    """In a direct channel a personal answer stands like any other."""
+    async with community() as here:
+        adapter = make_adapter(here.fake, table=personal)
+        async with running(adapter) as intake:
+            interaction, target = await used(here, adapter, intake, "history", place=here.direct)
+            await adapter.send(target, Chunk("all of it"), "key-1")
+    assert not interaction.ephemeral
+
+
+async def test_a_button_of_a_personal_command_answers_personally():
+    """The page behind a button is as private as the page above it."""
+    async with community() as here:
+        fake = here.fake
+        adapter = make_adapter(fake, table=personal)
+        async with running(adapter) as intake:
+            _, target = await used(here, adapter, intake, "history")
+            await adapter.send(target, adapter.render("page 1", [Choice("Older", "/history 2")])[0], "key-1")
+            pressed = press(fake, here.ada, here.general, "Older")
+            await intake.wait_for(2)
+            await fake.wait_until(lambda: pressed.state == "deferred")
+    assert pressed.ephemeral
+
+
+async def test_a_personal_answer_stays_personal_across_a_restart():
+    """Another process sees on the answer itself that it is for one person, and whispers the rest."""
+    async with community() as here:
+        fake = here.fake
+        adapter = make_adapter(fake, table=personal)
+        async with running(adapter) as intake:
+            interaction, target = await used(here, adapter, intake, "history")
+            await fake.wait_until(lambda: interaction.state == "deferred")
+        again = make_adapter(fake, table=personal)
+        async with running(again):
+            await again.send(target, Chunk("part 0"), "key-0", is_repeat=True)
+            await again.send(target, Chunk("part 1"), "key-1")
+    assert [(m.text, m.is_ephemeral) for m in fake.bot_messages(here.general)] == [
+        ("part 0", True),
+        ("part 1", True),
+    ]
+
+
+async def test_a_personal_answer_that_comes_too_late_still_comes():
+    """Past the token's life there is only the channel left, and an answer seen by all is better than none."""
+    async with community() as here:
+        fake = here.fake
+        adapter = make_adapter(fake, table=personal)
+        async with running(adapter) as intake:
+            interaction, target = await used(here, adapter, intake, "history")
+            await fake.wait_until(lambda: interaction.state == "deferred")
+            fake.advance(901)
+            await adapter.send(target, Chunk("late"), "key-1")
+    assert [m.text for m in fake.bot_messages(here.general) if m.text] == ["late"]
