@@ -63,6 +63,7 @@ kill-loop: $(VENV)/.dev ## kill -9 at random moments, CYCLES=200 per adapter
 
 crash-points: $(VENV)/.dev ## a crash before and after every commit of a scenario, on each adapter
 	$(BIN)/python -m tests.process.crash_points $(ARGS)
+	$(BIN)/python -m tests.process.crash_points --database postgresql --adapter memory telegram --every 3 $(ARGS)
 
 model-faults: $(VENV)/.dev ## TURNS=10000 turns on a model that fails three times of ten
 	$(BIN)/python -m tests.process.model_faults --turns $(TURNS) $(ARGS)

@@ -17,9 +17,14 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psycopg
+
+from sessions.database.base import Dialect
+from tests import postgres
 from tests.process.counterparties import PEOPLE, Chat, Counterparty, DiscordPeople, MemoryPeople
 from tests.process.daemon import PROJECT, NotReady, quick_settings
 from tests.process.invariants import FILLER, Said, check, is_idle
+from tests.process.nodes import LEASE_S
 from tests.process.nursery import Nursery, NurseryDaemon
 from tests.process.talk import Talk
 
@@ -45,9 +50,19 @@ class Scenario:
     """Acceptance, claims, steps, tool calls, a preview, results, several chunks, commands, /reset, a decline, an edit."""
 
     def __init__(
-        self, people: Counterparty, nursery: Nursery, folder: Path, *, timeout_s: float = 20
+        self,
+        people: Counterparty,
+        nursery: Nursery,
+        folder: Path,
+        *,
+        url: str | None = None,
+        timeout_s: float = 20,
     ) -> None:
+        """`url`: of an empty database on a PostgreSQL server; without one it is a file in `folder`."""
         settings = quick_settings(folder / "palaver.db", {"main": people.account()})
+        if url is not None:
+            # Whoever starts after a crash waits until the dead one's leases are over.
+            settings |= {"database_url": url, "node": {"lease_s": LEASE_S}}
         settings["turns"]["max_message_chars"] = 20_000 if people.platform.name == "memory" else 4096
         settings["access"] = {"block": ["mallory"]}
         self.people = people
@@ -119,7 +134,7 @@ class Scenario:
     def _is_idle(self) -> bool:
         try:
             return is_idle(self.daemon.database)
-        except sqlite3.OperationalError:  # it has not been made yet
+        except (sqlite3.OperationalError, psycopg.errors.UndefinedTable):  # it has not been made yet
             return False
 
     async def _answered(self) -> None:
@@ -156,7 +171,14 @@ class Survey:
         )
 
     async def work(
-        self, adapter: str, nursery: Nursery, folder: Path, *, until: re.Pattern[str] | None, timeout_s: float
+        self,
+        adapter: str,
+        nursery: Nursery,
+        folder: Path,
+        *,
+        database: Dialect,
+        until: re.Pattern[str] | None,
+        timeout_s: float,
     ) -> None:
         """One lane: take points until none is left, or a violation was found that one was looking for."""
         async with PEOPLE[adapter]() as people:
@@ -166,11 +188,13 @@ class Survey:
                     await people.remote("forget")
                 if isinstance(people, DiscordPeople):  # an empty database begins with nonces used before
                     await people.remote.call("advance", seconds=400)
-                scenario = Scenario(people, nursery, folder / f"{side}-{number}", timeout_s=timeout_s)
-                try:
-                    played = await scenario.play(CRASH_AT=str(number), CRASH_SIDE=side)
-                except NotReady as error:
-                    played = Played(0, crashed=True, violations=[str(error)])
+                place = folder / f"{side}-{number}"
+                with _database(database) as url:
+                    scenario = Scenario(people, nursery, place, url=url, timeout_s=timeout_s)
+                    try:
+                        played = await scenario.play(CRASH_AT=str(number), CRASH_SIDE=side)
+                    except NotReady as error:
+                        played = Played(0, crashed=True, violations=[str(error)])
                 self.violations += [f"crash {side} commit {number}: {one}" for one in played.violations]
                 if played.crashed:
                     self.reached.add((side, number))
@@ -178,10 +202,15 @@ class Survey:
                     self.violations.append(f"crash {side} commit {number}: it did not happen")
 
 
+def _database(kind: Dialect) -> contextlib.AbstractContextManager[str | None]:
+    return contextlib.nullcontext() if kind == "sqlite" else postgres.fresh_database()
+
+
 async def survey(
     adapter: str,
     folder: Path,
     *,
+    database: Dialect = "sqlite",
     tree: Path = PROJECT,
     every: int = 1,
     until: re.Pattern[str] | None = None,
@@ -193,7 +222,8 @@ async def survey(
     """
     with Nursery(folder, tree) as nursery:
         async with PEOPLE[adapter]() as people:
-            whole = await Scenario(people, nursery, folder / "whole", timeout_s=timeout_s).play()
+            with _database(database) as url:
+                whole = await Scenario(people, nursery, folder / "whole", url=url, timeout_s=timeout_s).play()
         if whole.crashed or whole.violations:
             raise AssertionError(f"it does not work even without a crash: {whole.violations}")
         # How operations share a commit is a matter of timing, so some runs have a few more.
@@ -201,7 +231,9 @@ async def survey(
         result = Survey(whole.commits, [(side, number) for number in numbers for side in ("after", "before")])
         async with asyncio.TaskGroup() as lanes:
             for _ in range(LANES):
-                lanes.create_task(result.work(adapter, nursery, folder, until=until, timeout_s=timeout_s))
+                lanes.create_task(
+                    result.work(adapter, nursery, folder, database=database, until=until, timeout_s=timeout_s)
+                )
     return result
 
 
@@ -211,13 +243,19 @@ def main() -> int:
         "--adapter", choices=sorted(PEOPLE), nargs="+", default=list(PEOPLE), help="default: all of them"
     )
     parser.add_argument("--every", type=int, default=1, help="try only every so many points")
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
     arguments = parser.parse_args()
     violations: list[str] = []
     for adapter in arguments.adapter:
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="palaver-crash-") as folder:
-            found = asyncio.run(survey(adapter, Path(folder), every=arguments.every))
-        print(f"{adapter:<9} {found.line()}  {time.monotonic() - began:.0f} s", flush=True)
+            found = asyncio.run(
+                survey(adapter, Path(folder), database=arguments.database, every=arguments.every)
+            )
+        print(
+            f"{adapter:<9} {arguments.database:<10} {found.line()}  {time.monotonic() - began:.0f} s",
+            flush=True,
+        )
         for violation in found.violations:
             print(f"  violation: {violation}", file=sys.stderr)
         violations += found.violations

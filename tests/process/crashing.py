@@ -4,18 +4,22 @@
 {"arguments": [...], "log": FILE, "environment": {...}} -> {"pid": N}; {"poll": N} -> {"code": null | N}.
 Every child is a process of its own that runs `bot.cli.main` from the beginning. In its environment CRASH_AT=n kills it
 (SIGKILL) right after the n-th commit of its database, or with CRASH_SIDE=before just before that commit, when everything of the
-transaction was done except COMMIT. COMMITS_FILE gets the number of each commit.
+transaction was done except COMMIT. COMMITS_FILE gets the number of each commit. A file and a server are trapped alike.
 """
 
 import importlib
+import itertools
 import json
 import os
 import signal
 import sqlite3
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import psycopg
 
 from sessions.database.sqlite import SqliteDatabase
 
@@ -51,6 +55,27 @@ def arm() -> None:
             commit(self, _Trapped(connection, lambda: die() if self.commits + 1 == at else None), batch)  # type: ignore[arg-type]  # acts alike
 
         SqliteDatabase._commit = commit_trapped  # type: ignore[method-assign]  # the trap
+    _arm_server(at if is_before else 0, after)
+
+
+def _arm_server(before: int, after: Callable[[int], None]) -> None:
+    """The same for a database on a server, where several threads commit, and more than one pool of connections."""
+    execute = psycopg.Connection.execute
+    begun = itertools.count(1)
+    ended = itertools.count(1)
+    one_at_a_time = threading.Lock()
+
+    def execute_trapped(self: Any, query: Any, *arguments: Any, **named: Any) -> Any:
+        if query != "COMMIT" or named.get("prepare") is not False:  # only a writer's COMMIT is sent so
+            return execute(self, query, *arguments, **named)
+        if next(begun) == before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        done = execute(self, query, *arguments, **named)
+        with one_at_a_time:
+            after(next(ended))
+        return done
+
+    psycopg.Connection.execute = execute_trapped  # type: ignore[method-assign]  # the trap
 
 
 class _Trapped:

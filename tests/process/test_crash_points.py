@@ -4,16 +4,23 @@ from pathlib import Path
 
 import pytest
 
+from sessions.database.base import Dialect
 from tests.process import crash_points
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
 
 
-@pytest.mark.parametrize("adapter", ["memory", "telegram", "discord"])
-async def test_every_commit_boundary(adapter: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("adapter", "database", "every"),
+    [
+        *((adapter, "sqlite", every) for adapter, every in crash_points.EVERY.items()),
+        # Each start here waits for the leases of the one that died.
+        ("memory", "postgresql", 12),
+    ],
+)
+async def test_every_commit_boundary(adapter: str, database: Dialect, every: int, tmp_path: Path) -> None:
     """Whatever commit the process dies at, right after it or just before it: nothing lost, nothing twice, order kept."""
-    every = crash_points.EVERY[adapter]
-    survey = await crash_points.survey(adapter, tmp_path, every=every)
+    survey = await crash_points.survey(adapter, tmp_path, database=database, every=every)
     print(adapter, survey.line())
     assert survey.violations == []
     assert survey.commits > 20, "the scenario is thinner than it was"
