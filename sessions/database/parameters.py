@@ -1,4 +1,4 @@
-"""Named parameters as our SQL writes them, `:name`, as PostgreSQL numbers them, `$1`.
+"""Named parameters as our SQL writes them, `:name`, as PostgreSQL numbers them, `$1`, and SQLite, `?1`.
 
 Owns the translation of a statement's text and nothing else. Values never become part of the text.
 """
@@ -24,13 +24,13 @@ _TOKEN = re.compile(
 
 
 @lru_cache(maxsize=1024)
-def numbered(sql: str) -> tuple[str, tuple[str, ...]]:
+def numbered(sql: str, sign: str = "$") -> tuple[str, tuple[str, ...]]:
     """The statement with `$1`, `$2`, … and the names in that order; a name used twice keeps its number."""
     numbers: dict[str, int] = {}
 
     def number(token: re.Match[str]) -> str:
         name = token["name"]
-        return token[0] if name is None else f"${numbers.setdefault(name, len(numbers) + 1)}"
+        return token[0] if name is None else f"{sign}{numbers.setdefault(name, len(numbers) + 1)}"
 
     return _TOKEN.sub(number, sql), tuple(numbers)
 

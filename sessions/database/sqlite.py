@@ -19,6 +19,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar
 
@@ -107,17 +108,25 @@ class SqliteTransaction:
     def _run(self, sql: str, parameters: Parameters) -> sqlite3.Cursor:
         cursor = self._connection.cursor()
         cursor.row_factory = None  # names are put to the values once for all rows, not by a call for each
+        statement, pick = _by_place(sql)
+        values = pick(parameters)
         try:
-            return cursor.execute(sql, parameters)
+            return cursor.execute(statement, values)
         except UnicodeEncodeError:  # half a character; nothing ran yet
-            mended = {
-                name: storable(value) if isinstance(value, str) else value
-                for name, value in parameters.items()
-            }
-            return cursor.execute(sql, mended)
+            mended = [storable(value) if isinstance(value, str) else value for value in values]
+            return cursor.execute(statement, mended)
 
     def narrowed(self, to: Parameters) -> Transaction:
         return self
+
+
+@lru_cache(maxsize=1024)
+def _by_place(sql: str) -> tuple[str, Callable[[Parameters], Sequence[object]]]:
+    """The statement with `?1`, `?2`, … and what puts the values in that order: by name, SQLite takes half a microsecond for each."""
+    statement, names = numbered(sql, "?")
+    if len(names) > 1:
+        return statement, itemgetter(*names)
+    return statement, lambda parameters: [parameters[name] for name in names]
 
 
 @lru_cache(maxsize=256)
