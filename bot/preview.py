@@ -30,6 +30,8 @@ _STOP_GRACE_S = (
     10.0  # a send under way is waited for: not knowing its outcome would mean sending the answer twice
 )
 _TRY_AGAIN_S = 0.3  # after a moment in which nothing could be shown
+_TYPING_AFTER_S = 0.1
+"""Still at once to a person; an answer that is quicker costs no call to the platform, of which it takes only so many."""
 
 
 class NoPreview:
@@ -119,7 +121,7 @@ class Preview:
         self._typing: asyncio.Task[None] | None = None
         self._is_stopped = False
         if adapter.capabilities.can_type:
-            self._type()
+            self._typing_timer = asyncio.get_running_loop().call_later(_TYPING_AFTER_S, self._type)
 
     def feed(self, text: str) -> None:
         self.text += text
