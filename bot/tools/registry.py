@@ -125,6 +125,9 @@ class ToolRegistry:
                 msg = f"two tools are called {tool.name!r}"
                 raise ValueError(msg)
             self._tools[tool.name] = tool
+        self._specs = tuple(
+            ToolSpec(tool.name, tool.description, tool.parameters) for tool in self._tools.values()
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -148,7 +151,7 @@ class ToolRegistry:
 
     def specs(self) -> tuple[ToolSpec, ...]:
         """What a model is told about the tools."""
-        return tuple(ToolSpec(tool.name, tool.description, tool.parameters) for tool in self._tools.values())
+        return self._specs
 
     async def run(self, name: str, arguments: Mapping[str, Json], context: ToolContext) -> ToolResult:
         """Run a tool. Raises nothing but a cancellation: every failure becomes a result that a model can read."""
