@@ -79,10 +79,11 @@ def _accept(tx: Transaction, message: Incoming, now: int) -> Claim:
     session, _ = lifecycle.resolve(
         tx, message, person, "person", separate_threads=True, expire_after_ms=0, persona=None, now=now
     )
-    inbox.accept(tx, message, session, person, now, ahead=inbox.waiting(tx, session.id))
-    claim = inbox.claim(tx, session.id, now, context_messages=CONTEXT, recent=_hot.tail(session.id))
-    assert claim is not None
-    return claim
+    if inbox.waiting(tx, session.id):
+        raise AssertionError
+    return inbox.accept_and_claim(
+        tx, message, session, person, now, context_messages=CONTEXT, recent=_hot.tail(session.id)
+    )
 
 
 def _finish(tx: Transaction, claim: Claim, now: int) -> Tail:

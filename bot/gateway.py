@@ -305,23 +305,28 @@ class Gateway:
             and self._must_greet(message.account)
             and inbox.is_first_contact(tx, incoming)
         )
-        queued = inbox.accept(tx, incoming, session, person, now, ahead=waiting)
-        has_greeting = is_first and self._greet(tx, queued.inbox_id, person, now)
-        claim = None
-        if may_claim and queued.ahead == 0:
-            claim = inbox.claim(
+        if may_claim and waiting == 0:
+            claim = inbox.accept_and_claim(
                 tx,
-                session.id,
+                incoming,
+                session,
+                person,
                 now,
                 context_messages=self._settings.agent.context_messages,
                 recent=self._hot.tail(session.id),
                 node=self._node,
             )
+            turn_id, inbox_id = claim.turn_id, claim.address.inbox_id
+        else:
+            claim = None
+            queued = inbox.accept(tx, incoming, session, person, now, ahead=waiting)
+            turn_id, inbox_id = queued.turn_id, queued.inbox_id
+        has_greeting = is_first and self._greet(tx, inbox_id, person, now)
         return _Taken(
             Receipt("accepted"),
-            turn_id=queued.turn_id,
+            turn_id=turn_id,
             session_id=session.id,
-            ahead=queued.ahead,
+            ahead=waiting,
             claim=claim,
             language=person.language,
             has_reply=has_greeting,

@@ -426,7 +426,7 @@ class Turns:
 
         def store(tx: Transaction) -> tuple[Claim | None, bool, bool, Tail, Sequence[OutgoingChunk]]:
             now = self._now()
-            inbox.finish(
+            has_later = inbox.finish(
                 tx,
                 claim,
                 outcome.status,
@@ -451,9 +451,8 @@ class Turns:
             outbox.add(tx, address, kind, chunks, now, turn_id=claim.turn_id, session_id=claim.session_id)
             is_settled = not chunks and outbox.is_settled(tx, address.inbox_id)
             waiting = outbox.waiting(tx, address.account, address.channel) if quiet is not None else ()
-            has_more = (
-                inbox.waiting(tx, claim.session_id) > 0
-            )  # mostly not, and a claim costs more than a look
+            # Mostly not, and a claim costs more than a look.
+            has_more = has_later and inbox.waiting(tx, claim.session_id) > 0
             if not (may_claim and has_more):
                 return None, has_more, is_settled, tail, waiting
             following = inbox.claim(

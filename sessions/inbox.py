@@ -14,7 +14,7 @@ import orjson
 from config.names import AccountId, ChannelId, Json, PersonId, PlatformMessageId, SessionId, TurnId
 from sessions import window
 from sessions.database.base import Row, Transaction, row_lock
-from sessions.database.values import as_json, escape_like
+from sessions.database.values import as_json, escape_like, storable
 from sessions.errors import SessionClosed, StaleClaim
 from sessions.hot import Tail
 from sessions.leases import database_now
@@ -34,6 +34,7 @@ from sessions.models import (
     new_id,
 )
 
+_WINDOW_COLUMNS = ", ".join(window.COLUMNS)
 _WINDOW = ", ".join(f"s.{column}" for column in window.COLUMNS)
 
 _UNFINISHED = "status IN ('queued', 'running')"
@@ -145,10 +146,85 @@ def accept(
 
     Raises: SessionClosed when the session is not active (any more).
     """
+    stored = _store(tx, message, session, person, now, is_running=False)
+    return QueuedTurn(stored.turn_id, session.id, stored.address.inbox_id, ahead)
+
+
+def accept_and_claim(
+    tx: Transaction,
+    message: Incoming,
+    session: Session,
+    person: Person,
+    now: int,
+    *,
+    context_messages: int,
+    recent: Tail | None = None,
+    node: str | None = None,
+) -> Claim:
+    """`accept` in a lane where nothing is unfinished, and `claim` of that turn; `recent` as there.
+
+    Nearly every message meets such a lane. Its turn is running from the beginning, and nothing is read that was just written.
+
+    Raises: SessionClosed when the session is not active (any more).
+    """
+    if tx.dialect == "postgresql":  # where several nodes claim, all do it in one way
+        accept(tx, message, session, person, now, ahead=0)
+        claimed = claim(tx, session.id, now, context_messages=context_messages, recent=recent, node=node)
+        assert claimed is not None
+        return claimed
+    stored = _store(tx, message, session, person, now, is_running=True, node=node)
+    messages, is_from_memory = _end_of_conversation(
+        tx, session.id, stored.position, context_messages, stored.window, recent, own=stored.message
+    )
+    return Claim(
+        turn_id=stored.turn_id,
+        session_id=session.id,
+        position=stored.position,
+        epoch=1,
+        attempts=1,
+        queued_at=now,
+        is_cancelled=False,
+        address=stored.address,
+        persona=session.persona,
+        person_id=person.id,
+        person_name=stored.message.author,
+        is_blocked=person.role == "blocked",
+        language=person.language,
+        is_shared=session.person_id is None,
+        messages=messages,
+        steps=(),
+        summaries=_summaries(tx, session.id, stored.window, recent),
+        window=stored.window,
+        is_from_memory=is_from_memory,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A message in its place."""
+
+    turn_id: TurnId
+    position: int
+    address: Address
+    message: Message
+    window: Window
+
+
+def _store(
+    tx: Transaction,
+    message: Incoming,
+    session: Session,
+    person: Person,
+    now: int,
+    *,
+    is_running: bool,
+    node: str | None = None,
+) -> _Stored:
+    """The rows of a message and its turn, which waits or is claimed at once (by that node). Raises: SessionClosed."""
     turn_id = TurnId(new_id())
     place = tx.row(
         "UPDATE sessions SET next_position = next_position + 1, message_count = message_count + 1, last_activity_at = :now"
-        " WHERE id = :id AND status = 'active' RETURNING next_position - 1 AS position",
+        f" WHERE id = :id AND status = 'active' RETURNING next_position - 1 AS position, {_WINDOW_COLUMNS}",
         {"now": now, "id": session.id},
     )
     if place is None:
@@ -157,15 +233,31 @@ def accept(
         tx, message, "accepted", "", now, person_id=person.id, session_id=session.id, turn_id=turn_id
     )
     tx.execute(
-        "INSERT INTO turns (id, session_id, position, inbox_id, status, queued_at)"
-        " VALUES (:id, :session, :position, :inbox, 'queued', :now)",
+        "INSERT INTO turns (id, session_id, position, inbox_id, status, epoch, attempts, queued_at, started_at, node)"
+        " VALUES (:id, :session, :position, :inbox, :status, :claims, :claims, :now, :started, :node)",
         {
             "id": turn_id,
             "session": session.id,
             "position": place["position"],
             "inbox": address.inbox_id,
+            "status": "running" if is_running else "queued",
+            "claims": int(is_running),
             "now": now,
+            "started": now if is_running else None,
+            "node": node,
         },
+    )
+    said = Message(
+        session_id=session.id,
+        position=place["position"],
+        part=0,
+        role="user",
+        content=storable(message.text),
+        author=storable(person.display_name),
+        created_at=now,
+        turn_id=turn_id,
+        attachments=list(message.attachments) if message.attachments else (),
+        metadata={"origin": dict(message.origin)} if message.origin else {},
     )
     tx.execute(
         "INSERT INTO messages (session_id, position, part, role, content, person_id, author, turn_id, platform_message_id,"
@@ -173,19 +265,19 @@ def accept(
         " :message, :attachments, :metadata, :now, :sealed)",
         {
             "session": session.id,
-            "position": place["position"],
-            "content": tx.seal.seal(message.text),
+            "position": said.position,
+            "content": tx.seal.seal(said.content),
             "sealed": int(tx.seal.is_on),
             "person": person.id,
-            "author": person.display_name,
+            "author": said.author,
             "turn": turn_id,
             "message": message.message_id,
-            "attachments": tx.seal.seal(as_json(list(message.attachments))) if message.attachments else "[]",
-            "metadata": as_json({"origin": dict(message.origin)} if message.origin else {}),
+            "attachments": tx.seal.seal(as_json(said.attachments)) if said.attachments else "[]",
+            "metadata": as_json(said.metadata),
             "now": now,
         },
     )
-    return QueuedTurn(turn_id, session.id, address.inbox_id, ahead)
+    return _Stored(turn_id, said.position, address, said, window.read(place))
 
 
 def replace_text(tx: Transaction, message: Incoming, now: int) -> Literal["replaced", "answered", "unknown"]:
@@ -412,9 +504,18 @@ def claim(
 
 
 def _end_of_conversation(
-    tx: Transaction, session_id: SessionId, position: int, limit: int, state: Window, recent: Tail | None
+    tx: Transaction,
+    session_id: SessionId,
+    position: int,
+    limit: int,
+    state: Window,
+    recent: Tail | None,
+    own: Message | None = None,
 ) -> tuple[Sequence[Message], bool]:
-    """The last messages that no summary covers, up to and with a turn's own; and whether most were remembered."""
+    """The last messages that no summary covers, up to and with a turn's own; and whether most were remembered.
+
+    `own` spares reading the turn's own where it is at hand.
+    """
     if (
         recent is None
         or recent.revision != state.revision
@@ -424,9 +525,13 @@ def _end_of_conversation(
     ):
         return conversation_until(tx, session_id, position, limit, after=state.summarised_to), False
     kept = [message for message in recent.messages if message.position > state.summarised_to]
-    added = conversation_until(
-        tx, session_id, position, limit, after=max(recent.position, state.summarised_to)
-    )
+    added: Sequence[Message]
+    if own is not None and recent.position == position - 1:
+        added = (own,)
+    else:
+        added = conversation_until(
+            tx, session_id, position, limit, after=max(recent.position, state.summarised_to)
+        )
     return (*kept, *added)[-limit:], True
 
 
@@ -526,10 +631,11 @@ def finish(
     error: ErrorRecord | None = None,
     metadata: Mapping[str, Json] | None = None,
     last_step: StepRecord | None = None,
-) -> None:
+) -> bool:
     """End a turn: its last step, its status, the answer in the conversation, the session's counters, the error's record.
 
-    The caller adds the reply to the outbox in the same transaction.
+    The caller adds the reply to the outbox in the same transaction. Gives whether turns were queued behind this one, which may
+    have ended since: without any, `waiting` need not be asked.
 
     Raises: StaleClaim when the turn is no longer this claim's; nothing is stored then.
     """
@@ -567,9 +673,10 @@ def finish(
         )
     if error is not None:
         record_error(tx, error, now, turn_id=claim.turn_id, session_id=claim.session_id)
-    tx.execute(
+    session = tx.row(
         "UPDATE sessions SET message_count = message_count + :messages, error_count = error_count + :errors,"
-        " input_tokens = input_tokens + :input, output_tokens = output_tokens + :output, last_activity_at = :now WHERE id = :id",
+        " input_tokens = input_tokens + :input, output_tokens = output_tokens + :output, last_activity_at = :now WHERE id = :id"
+        " RETURNING next_position - 1 AS last_position",
         {
             "messages": int(answer is not None),
             "errors": int(error is not None),
@@ -579,6 +686,7 @@ def finish(
             "id": claim.session_id,
         },
     )
+    return session is not None and session["last_position"] > claim.position
 
 
 def record_error(

@@ -12,6 +12,8 @@ from config.names import Json
 
 def storable(text: str) -> str:
     """The text with each surrogate pair as the character it means, and U+FFFD for a half that is alone."""
+    if text.isascii():
+        return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

@@ -7,6 +7,7 @@ import pytest
 from config.names import AccountId, ChannelId, PersonId
 from sessions import cleanup, contents, inbox, lifecycle, outbox, people
 from sessions.errors import SessionClosed, StaleClaim
+from sessions.hot import tail_after
 from sessions.models import StepRecord
 from tests.sessions.records import (
     ACCOUNT,
@@ -263,6 +264,59 @@ def test_a_claim_carries_all_that_the_turn_needs(tx):
     assert claim.queued_at == NOW and not claim.is_cancelled and claim.steps == []
     shared = arrive(tx, incoming(channel="g", channel_kind="group"), scope="channel")
     assert claimed(tx, shared.session_id).is_shared
+
+
+def _accepted_and_claimed(tx, message, **how):
+    session, person, _ = resolved(tx, message)
+    return inbox.accept_and_claim(tx, message, session, person, NOW, context_messages=50, **how)
+
+
+def test_claiming_with_the_acceptance_is_accepting_and_then_claiming(tx):
+    """The same claim and the same rows, in whichever of the two ways a turn came to run."""
+    said = {
+        "thread": "7",
+        "origin": {"chat": 1},
+        "attachments": [{"kind": "image"}],
+        "reply_handle": {"t": 1},
+    }
+    one = incoming("hi \ud83d", user_id="one", **said)
+    apart = claimed(tx, arrive(tx, one).session_id)
+    other = incoming("hi \ud83d", user_id="other", **said)
+    at_once = _accepted_and_claimed(tx, other)
+    same = dict.fromkeys(["turn_id", "session_id", "person_id", "address", "messages", "steps"])
+    assert dataclasses.replace(at_once, **same) == dataclasses.replace(apart, **same)
+    for claim, message in ((apart, one), (at_once, other)):
+        ids = {"inbox_id": 0, "reply_to": None}
+        assert dataclasses.replace(claim.address, **ids) == dataclasses.replace(apart.address, **ids)
+        assert claim.address.reply_to == message.message_id and not claim.steps
+        assert list(claim.messages) == inbox.conversation_until(tx, claim.session_id, claim.position, 50)
+    own = {"id", "session_id", "inbox_id"}
+    rows = [turn_row(tx, claim.turn_id) for claim in (apart, at_once)]
+    assert rows[0].keys() - own == {name for name in rows[0] if rows[0][name] == rows[1][name]} - own
+    assert inbox.claim(tx, at_once.session_id, NOW, context_messages=5) is None
+    inbox.finish(tx, at_once, "completed", NOW, answer="yes")
+    with pytest.raises(StaleClaim):
+        inbox.finish(tx, at_once, "completed", NOW, answer="again")
+
+
+@pytest.mark.parametrize("is_gap", [False, True], ids=["the next turn", "a turn unseen in between"])
+def test_a_turn_claimed_with_its_acceptance_goes_on_from_what_is_remembered(tx, is_gap):
+    """The remembered end and the message itself, and what was said in between if anything was: never a hole, never twice."""
+    first = _accepted_and_claimed(tx, incoming("q0"))
+    inbox.finish(tx, first, "completed", NOW, answer="a0")
+    recent = tail_after(first, "a0", {}, NOW, 50)
+    if is_gap:
+        inbox.finish(tx, _accepted_and_claimed(tx, incoming("unseen")), "completed", NOW, answer="b")
+    claim = _accepted_and_claimed(tx, incoming("q1"), recent=recent)
+    assert claim.is_from_memory
+    assert list(claim.messages) == inbox.conversation_until(tx, claim.session_id, claim.position, 50)
+
+
+def test_the_end_of_a_turn_tells_whether_any_were_queued_behind_it(tx):
+    """So that nobody asks for the next one where none can be."""
+    first, second = arrive(tx), arrive(tx)
+    assert inbox.finish(tx, claimed(tx, first.session_id), "completed", NOW)
+    assert not inbox.finish(tx, claimed(tx, second.session_id), "completed", NOW)
 
 
 def test_the_conversation_ends_with_the_message_to_answer(tx):
