@@ -95,7 +95,7 @@ class HotSessions:
     def keep(self, session_id: SessionId, tail: Tail) -> None:
         """Keep an end that was committed; the ones not used for longest make room."""
         texts = [message.content for message in tail.messages] + [one.content for one in tail.summaries]
-        size = _PER_SESSION + sum(_PER_RECORD + getsizeof(text) for text in texts)
+        size = _PER_SESSION + _PER_RECORD * len(texts) + sum(map(getsizeof, texts))
         if not self._max_bytes:
             return
         with self._lock:

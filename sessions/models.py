@@ -3,11 +3,12 @@
 Owns shapes, the words of the vocabulary and ids. Rules about them live in the modules named after them.
 """
 
+import os
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
-
-from ulid import ULID
+from typing import Final, Literal
 
 from config.names import (
     AccountId,
@@ -31,9 +32,27 @@ ReplyKind = Literal["answer", "command", "notice", "error"]
 ChunkState = Literal["ready", "sending", "uncertain", "sent", "skipped", "failed"]
 
 
+_LETTERS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32
+_PAIRS: Final = tuple(one + other for one in _LETTERS for other in _LETTERS)
+_id_lock = threading.Lock()
+_last_id = 0
+
+
 def new_id() -> str:
-    """A ULID: 26 characters, sorts by the millisecond it was made in."""
-    return str(ULID())
+    """A ULID: 26 characters, sorts by the millisecond it was made in, and within one by which of a process came first.
+
+    Source: https://github.com/ulid/spec (48 bits of time, 80 of chance). Every message takes one: made here it costs a third
+    of what the library's objects do.
+    """
+    global _last_id  # noqa: PLW0603 - the order of a process is the process's
+    with _id_lock:
+        now = time.time_ns() // 1_000_000
+        if _last_id >> 80 == now:
+            _last_id += 1
+        else:
+            _last_id = now << 80 | int.from_bytes(os.urandom(10))
+        value = _last_id
+    return "".join([_PAIRS[value >> shift & 1023] for shift in range(120, -1, -10)])
 
 
 @dataclass(frozen=True, slots=True)
