@@ -153,6 +153,8 @@ class _Speech:
                 )
             case Time():
                 return self._time(request, request.intent, _object(outcome))
+            case Remember(_, value, is_sure=False):  # its name is only its first words
+                return self.say(request, "remembered_whole", value=value)
             case Remember(thing, value):
                 return self.say(request, "remembered", name=thing, value=value)
             case Recall():
@@ -207,7 +209,10 @@ class _Speech:
         if not known:
             return self.say(request, "nothing_remembered")
         lines = [
-            self.say(request, "recalled_line", name=name, value=str(value)) for name, value in known.items()
+            self.say(request, "recalled_whole", value=str(value))
+            if str(value).startswith(name)
+            else self.say(request, "recalled_line", name=name, value=str(value))
+            for name, value in known.items()
         ]
         return "\n".join([self.say(request, "recalled_all"), *lines])
 
