@@ -11,7 +11,6 @@ idempotency key, and edits. Its wire:
 Owns hearing, reading the pinboard's JSON, and what each of its errors means. Pace, order, retries and what a message is
 answered with belong to the daemon.
 """
-# ruff: noqa: INP001 -- an example beside its text, not part of a package
 
 import asyncio
 import json
