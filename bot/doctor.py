@@ -25,6 +25,7 @@ from config import report
 from config.names import AccountId
 from config.settings import AccountSettings, Settings
 from config.sources import Loaded
+from sessions.database.sqlite import in_one_line
 from sessions.errors import StoreError
 
 _PORT_TIMEOUT_S: Final = 2.0
@@ -125,7 +126,10 @@ async def _database(loaded: Loaded) -> Finding:
     verdict = str(next(iter(damage.values()))) if damage else "ok"
     if verdict != "ok":
         return Finding(
-            False, "database", f"{path} is damaged: {verdict}", "Stop the daemon and put back a backup."
+            False,
+            "database",
+            f"{path} is damaged: {in_one_line(verdict)}",
+            "Stop the daemon and put back a backup.",
         )
     reserve = loaded.settings.store.reserve_bytes
     if free is not None and free < reserve:

@@ -568,7 +568,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, now: int, keys: Sequenc
     if path.stat().st_size <= CHECKED_AT_OPEN_BYTES:
         result = connection.execute("PRAGMA quick_check(1)").fetchone()["quick_check"]
         if result != "ok":
-            raise StoreCorrupt(f"{path} is damaged: {result}", _RESTORE_HINT)
+            raise StoreCorrupt(f"{path} is damaged: {in_one_line(result)}", _RESTORE_HINT)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA wal_autocheckpoint = 2000")
@@ -599,7 +599,12 @@ def _quick_check(path: Path) -> str | None:
             result = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         return str(error)
-    return None if result == "ok" else result
+    return None if result == "ok" else in_one_line(result)
+
+
+def in_one_line(verdict: str) -> str:
+    """What SQLite's checks find, without the heading that they give it."""
+    return " ".join(verdict.removeprefix("*** in database main ***").split())
 
 
 def _find_or_begin_seal(connection: sqlite3.Connection, keys: Sequence[str], now: int) -> Seal:

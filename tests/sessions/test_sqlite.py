@@ -147,6 +147,12 @@ async def test_a_lock_that_cannot_be_written_on_a_full_disk_does_not_hide_the_re
         assert await database.read(names) == {"stored"}
 
 
+def test_what_a_check_finds_is_said_in_one_line():
+    """An operator's error has one line for what is wrong, whatever SQLite makes of it."""
+    found = "*** in database main ***\nPage 41: btreeInitPage() returns error code 11"
+    assert sqlite.in_one_line(found) == "Page 41: btreeInitPage() returns error code 11"
+
+
 async def test_a_reader_beside_a_living_owner(tmp_path):
     """`open_beside` reads what the owner has committed, refuses writes, and closes without disturbing the owner."""
     path = tmp_path / "palaver.db"
