@@ -184,8 +184,25 @@ async def test_discord_says_whose_token_it_is(tmp_path):
             tmp_path, platform="discord", token=discord.token, api_url=discord.api_url
         )
         bot = discord.world.bot
-        assert [call.path for call in discord.calls()] == ["/users/@me"]
+        assert [call.path for call in discord.calls()] == ["/users/@me", "/applications/@me"]
     assert (found.is_good, found.text) == (True, f"the token is {bot.username}'s (id {bot.id})")
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_discord_says_when_the_bot_may_not_read_everything(tmp_path, wanted):
+    """An intent that is wanted and not switched on in the portal is bad, with where to switch it on; unwanted, it is fine."""
+    async with FakeDiscord() as discord:
+        discord.configure(message_content_intent=False)
+        found = await examine_account(
+            tmp_path,
+            platform="discord",
+            token=discord.token,
+            api_url=discord.api_url,
+            message_content=wanted,
+        )
+    assert found.is_good is not wanted
+    assert ("may not read everything" in found.text) is wanted
+    assert ("Message Content Intent" in found.hint) is wanted
 
 
 @pytest.mark.parametrize("platform", ["telegram", "discord"])
