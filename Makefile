@@ -32,6 +32,8 @@ export PIP_USER := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP := $(BIN)/python -m pip
 HASHED := --require-hashes --no-deps
+# One folder for each package that pip has unpacked.
+UNPACKED := $(VENV)/lib/python*/site-packages/*.dist-info
 
 help: ## list the targets
 	@echo 'Palaver. Targets:'
@@ -90,19 +92,23 @@ clean: ## remove the environment and all that tools have written here
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip's own output is hundreds of lines, and its progress bar cannot be had without them. So they go to a file, a
-# terminal sees one line with a bar, and a failure shows the end of the file. The stamp is touched by the left side of
+# terminal sees one line with a bar, and a failure shows the end of the file. While pip unpacks it says nothing at all, so
+# what is there already is counted. The stamp is touched by the left side of
 # the pipe, because sh knows only the right side's exit status.
 # $(1): what to say, $(2): the requirements files, $(3): a command to run after them
 define install
 	@rm -f $@; total=$$(cat $(2) | grep -c '=='); count=0; [ -t 1 ] || echo '  installing  $(1) ('"$$total"' packages)'; \
 	{ $(PIP) install $(HASHED) $(addprefix -r ,$(2)) && $(3) && touch $@; } 2>&1 | tee $(VENV)/install.log | \
-	while read -r word name rest; do \
+	{ show() { done_=$$(($$1 * 24 / total)); [ $$done_ -le 24 ] || done_=24; \
+		printf '\r  installing  $(1)  [%.*s%.*s] %d/%d %-24.24s' $$done_ '########################' \
+			$$((24 - done_)) '........................' $$1 $$total "$$2"; }; \
+	unpacking=; while read -r word name rest; do \
 		case "$$word" in Collecting|Requirement|Ignoring) count=$$((count + 1)) ;; Installing) name=unpacking ;; *) continue ;; esac; \
 		[ "$$word" = Requirement ] && name=$${rest#*: }; name=$${name%%[=:]*}; \
-		[ -t 1 ] || continue; done_=$$((count * 24 / total)); [ $$done_ -le 24 ] || done_=24; \
-		printf '\r  installing  $(1)  [%.*s%.*s] %d/%d %-24.24s' $$done_ '########################' \
-			$$((24 - done_)) '........................' $$count $$total "$$name"; \
-	done; [ ! -t 1 ] || echo; \
+		[ -t 1 ] && [ -z "$$unpacking" ] || continue; \
+		[ "$$word" = Installing ] || { show $$count "$$name"; continue; }; \
+		{ while kill -0 $$$$ 2>/dev/null; do show $$(ls -d $(UNPACKED) 2>/dev/null | wc -l) unpacking; sleep 0.5; done; } & unpacking=$$!; \
+	done; [ -z "$$unpacking" ] || { kill $$unpacking; wait $$unpacking 2>/dev/null; show $$total ''; }; }; [ ! -t 1 ] || echo; \
 	[ -e $@ ] || { tail -n 20 $(VENV)/install.log; \
 		echo 'palaver: the packages could not be installed; the whole story is in $(VENV)/install.log' >&2; exit 1; }
 endef

@@ -131,7 +131,7 @@ def import_(
         f" and {counted(done.persons, 'person', 'people')} came in."
     )
     for count, text in (
-        (done.skipped, "sessions were there already."),
+        (done.skipped, "of the sessions in the file were there already."),
         (done.ended, "live sessions came in as ended: others are live in their place."),
         (done.left_out, "messages were left out: of tools, of the system, or with nothing in them."),
     ):
