@@ -119,6 +119,8 @@ def erase_step(tx: Transaction, now: int) -> int:
             erasure.empty_elsewhere("inbox")
         case "messages":
             erasure.empty_elsewhere("messages")
+        case "words":
+            erasure.merge_words()
         case _:
             erasure.end()
     return 1
@@ -260,8 +262,14 @@ class _Erasure:
         statistics.forget_person(tx, self._row["person_id"])
         tx.execute("DELETE FROM persons WHERE id = :person", self.person)
         audit.record(tx, self._row["actor"], "person_erased", self._row["person_id"], self._counts, self._now)
-        self.go_on("removed")
-        search.wipe_removed_words(tx)
+        self.go_on("words")
+
+    def merge_words(self) -> None:
+        """The search index loses their words, a small piece at a time: whole, it takes seconds in which nobody could chat."""
+        if search.merge_removed_words(self._tx, is_first=not self._row["after"]):
+            self.go_on("words", after=1)
+        else:
+            self.go_on("removed")
 
 
 def empty_turns(tx: Transaction, session_id: SessionId, positions: Sequence[int], now: int) -> dict[str, int]:

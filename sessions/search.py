@@ -23,6 +23,8 @@ from sessions.terms import Excerpt, Term, excerpt, matches, read, widened
 
 RANKED: Final = 500
 """Messages that are ranked: the newest of those that match."""
+_MERGED_PAGES: Final = 16
+"""Of the index, in one step."""
 SEALED_COUNTED: Final = 10_000
 _SESSIONS_IN_QUERY: Final = 500
 _FRESH_READ: Final = 2000
@@ -228,6 +230,27 @@ def wipe_removed_words(tx: Transaction) -> None:
     """
     if tx.dialect == "sqlite":
         tx.execute("INSERT INTO message_words (message_words) VALUES ('optimize')")
+
+
+def merge_removed_words(tx: Transaction, *, is_first: bool) -> bool:
+    """`wipe_removed_words` in steps of some hundredths of a second, between which others write. True while there is more to do.
+
+    Source: SQLite's documentation of FTS5, "The 'merge' Command": a negative number begins to merge everything, positive ones go on,
+    and whoever changes fewer than two rows has nothing left to do.
+    """
+    if tx.dialect != "sqlite":
+        return False
+    before = _changes(tx)
+    tx.execute(
+        "INSERT INTO message_words (message_words, rank) VALUES ('merge', :pages)",
+        {"pages": -_MERGED_PAGES if is_first else _MERGED_PAGES},
+    )
+    return is_first or _changes(tx) - before >= 2
+
+
+def _changes(tx: Transaction) -> int:
+    row = tx.row("SELECT total_changes() AS n")
+    return int(row["n"]) if row else 0
 
 
 def check_index(tx: Transaction) -> None:

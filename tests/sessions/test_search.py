@@ -377,8 +377,25 @@ def test_messages_from_before_the_index_are_found(oldest):
     search.check_index(tx)
 
 
-def test_removed_words_can_be_wiped_from_the_file(tmp_path):
-    """After `wipe_removed_words` and VACUUM no byte of a removed message's words is in the file."""
+def _wiped_at_once(tx):
+    search.wipe_removed_words(tx)
+    return 1
+
+
+def _wiped_in_steps(tx):
+    steps = 1
+    more = search.merge_removed_words(tx, is_first=True)
+    while more:
+        steps += 1
+        say(tx, f"somebody writes meanwhile {steps}", "other")
+        search.index_pending(tx)
+        more = search.merge_removed_words(tx, is_first=False)
+    return steps
+
+
+@pytest.mark.parametrize(("wipe", "least"), [(_wiped_at_once, 1), (_wiped_in_steps, 4)])
+def test_removed_words_can_be_wiped_from_the_file(tmp_path, wipe, least):
+    """Afterwards and after VACUUM no byte of a removed message's words is in the file; in steps, while others write, just as well."""
     path = tmp_path / "words.db"
     connection = sqlite3.connect(path, isolation_level=None)
     connection.row_factory = _as_mapping
@@ -386,13 +403,19 @@ def test_removed_words_can_be_wiped_from_the_file(tmp_path):
     tx = SqliteTransaction(connection)
     for migration in migrate.migrations():
         migrate.apply(tx, migration, 0)
+    connection.execute("BEGIN")
     session_id = say(tx, "xylophonist", "other")
+    for number in range(400):
+        say(tx, " ".join(f"w{number}x{word}" for word in range(100)), channel="busy", user="user-busy")
+        search.index_pending(tx, 10)
     while search.index_pending(tx):
         pass
+    connection.execute("COMMIT")
     connection.execute("VACUUM")
     assert b"xylophonist" in path.read_bytes()
     cleanup.purge(tx, session_id)
-    search.wipe_removed_words(tx)
+    assert wipe(tx) >= least
+    search.check_index(tx)
     connection.execute("VACUUM")
     connection.close()
     assert b"xylophonist" not in path.read_bytes()
