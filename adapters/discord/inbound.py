@@ -12,6 +12,7 @@ from typing import Any
 
 from adapters.errors import MalformedUpdate
 from adapters.messages import Attachment, AttachmentKind, ChannelKind, InboundMessage, Sender, Unsupported
+from adapters.quoting import with_quote
 from config.names import AccountId, ChannelId, PlatformMessageId, PlatformUserId, ThreadId
 
 DISCORD_EPOCH_MS = 1_420_070_400_000
@@ -27,9 +28,6 @@ TOKEN_LIFE_MS = 15 * 60 * 1000
 
 QUESTION_COMMAND = "ask"
 """The command whose argument is the message itself."""
-
-LONGEST_QUOTE = 1000
-"""How much of the message that somebody replies to is taken along."""
 
 _USER_MENTION = re.compile(r"<@!?(\d+)>")
 _ROLE_MENTION = re.compile(r"<@&(\d+)>")
@@ -132,7 +130,7 @@ def _parse_message(data: Mapping[str, Any], scene: Scene, *, is_edit: bool) -> I
         sender=_sender(
             author, data.get("member"), is_bot=bool(author.get("bot")) or bool(data.get("webhook_id"))
         ),
-        text=text if text.startswith("/") else _with_quote(text, data, scene),
+        text=_with_quote(text, data, scene),
         sent_at_ms=edited_at_ms if is_edit and edited_at_ms is not None else sent_at_ms(message_id),
         channel_kind=scene.kind,
         channel_title=scene.title,
@@ -253,10 +251,7 @@ def _forwarded(data: Mapping[str, Any]) -> str:
 
 
 def _with_quote(text: str, data: Mapping[str, Any], scene: Scene) -> str:
-    """The text with what it replies to below it: "what does she mean?" asks about words that nobody said to the bot.
-
-    Its own answers are left out, the conversation has them.
-    """
+    """The text with what it replies to below it. The bot's own answers are left out, the conversation has them."""
     answered = data.get("referenced_message")
     if not isinstance(answered, Mapping) or data["message_reference"].get("type"):
         return text
@@ -264,13 +259,7 @@ def _with_quote(text: str, data: Mapping[str, Any], scene: Scene) -> str:
     if str(author["id"]) == scene.bot_id:
         return text
     said = _readable(_text(answered.get("content")), _names(answered), scene).strip()
-    if not said:
-        return text
-    if len(said) > LONGEST_QUOTE:
-        said = said[:LONGEST_QUOTE] + "…"
-    name = _sender(author, None, is_bot=False).display_name
-    quote = "\n".join(f"> {line}" for line in f"{name}: {said}".split("\n"))
-    return f"{text}\n\n{quote}".strip()
+    return with_quote(text, _sender(author, None, is_bot=False).display_name, said)
 
 
 def _is_addressed(data: Mapping[str, Any], content: str, scene: Scene) -> bool:

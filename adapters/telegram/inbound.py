@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from adapters.errors import MalformedUpdate
 from adapters.messages import Attachment, AttachmentKind, InboundMessage, Sender, Unsupported
+from adapters.quoting import with_quote
 from adapters.telegram.entities import Mark, clean_text, marks_of
 from config.names import AccountId, ChannelId, Json, PlatformMessageId, PlatformUserId, ThreadId
 
@@ -157,7 +158,7 @@ class _Reader:
             channel=channel,
             message_id=PlatformMessageId(str(_id(raw, "message_id"))),
             sender=_sender(raw),
-            text=text,
+            text=text if replies_to_bot or reply_to is None else _with_quote(text, raw),
             sent_at_ms=_time_ms(raw, "edit_date" if is_edit and "edit_date" in raw else "date"),
             channel_kind="direct" if is_direct else "group",
             channel_title=None if is_direct else _optional_text(chat, "title"),
@@ -317,6 +318,17 @@ def _attachment(raw: Mapping[str, Any]) -> Attachment | None:
         media_type=_optional_text(file, "mime_type") or media_type,
         size_bytes=_count(file, "file_size"),
     )
+
+
+def _with_quote(text: str, raw: Mapping[str, Any]) -> str:
+    """The text with what it replies to below it: what the person picked of that message, or all of it."""
+    replied = _object(raw, "reply_to_message")
+    said = (raw["quote"] if isinstance(raw.get("quote"), dict) else {}).get("text")
+    if not isinstance(said, str):
+        said = replied.get("text") or replied.get("caption")
+    if not isinstance(said, str) or not ("from" in replied or "sender_chat" in replied):
+        return text
+    return with_quote(text, _sender(replied).display_name, clean_text(said).strip())
 
 
 def _sender(raw: Mapping[str, Any]) -> Sender:

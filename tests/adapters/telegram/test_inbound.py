@@ -20,6 +20,7 @@ ADA = {
     "username": "ada",
     "language_code": "de",
 }
+BOB = {"id": 8, "is_bot": False, "first_name": "Bob"}
 OURS = {"id": 42, "is_bot": True, "first_name": "Bot", "username": "our_bot"}
 PRIVATE = {"id": 7, "type": "private", "first_name": "Ada"}
 GROUP = {"id": -1001, "type": "supergroup", "title": "Friends"}
@@ -129,6 +130,34 @@ def test_start_keeps_its_payload():
 def test_direct_messages_are_always_addressed():
     """In a direct chat no mention is needed."""
     assert parsed(text="hello").is_addressed
+
+
+@pytest.mark.parametrize(
+    ("replied", "further", "text"),
+    [
+        ({"from": BOB, "text": "at 8\nfrom 3"}, {}, "well\n\n> Bob: at 8\n> from 3"),
+        ({"from": BOB, "caption": "the map"}, {}, "well\n\n> Bob: the map"),
+        (
+            {"from": BOB, "text": "at 8, from 3"},
+            {"quote": {"text": "at 8", "position": 0}},
+            "well\n\n> Bob: at 8",
+        ),
+        ({"from": BOB, "text": "x" * 1001}, {}, "well\n\n> Bob: " + "x" * 1000 + "…"),
+        ({"from": BOB, "photo": []}, {}, "well"),
+        ({"from": BOB, "text": 7}, {}, "well"),
+        ({"text": "whose?"}, {}, "well"),
+        ({"from": OURS, "text": "my answer"}, {}, "well"),
+        (
+            {"from": BOB, "text": "at 8"},
+            {"text": "/help", "entities": [entity("/help", "/help", "bot_command")]},
+            "/help",
+        ),
+    ],
+)
+def test_a_reply_brings_the_words_it_is_about(replied, further, text):
+    """What somebody else said stands below the question; the bot's own words are in the conversation already."""
+    fields = {"text": "well", "reply_to_message": {"message_id": 3} | replied} | further
+    assert parsed(chat=GROUP, **fields).text == text
 
 
 @pytest.mark.parametrize(
