@@ -25,8 +25,7 @@ from config import report
 from config.names import AccountId
 from config.settings import AccountSettings, Settings
 from config.sources import Loaded
-from sessions.database.sqlite import in_one_line
-from sessions.errors import StoreError
+from sessions.errors import StoreError, in_one_line
 
 _PORT_TIMEOUT_S: Final = 2.0
 

@@ -66,3 +66,8 @@ class StoreCorrupt(StoreError):
 
 class SchemaTooNew(StoreError):
     """The database was written by a newer version."""
+
+
+def in_one_line(verdict: str) -> str:
+    """What SQLite's checks find, without the heading that they give it."""
+    return " ".join(verdict.removeprefix("*** in database main ***").split())

@@ -31,7 +31,7 @@ from sessions.database.base import Parameters, Row, RowSecurity, Seal, Transacti
 from sessions.database.pages import wipe_unused
 from sessions.database.parameters import numbered
 from sessions.database.values import storable
-from sessions.errors import StoreCorrupt, StoreError, StoreUnavailable
+from sessions.errors import StoreCorrupt, StoreError, StoreUnavailable, in_one_line
 from sessions.sealing import PLAIN, opener
 from sessions.sealing import begin as begin_seal
 from sessions.sealing import find as find_seal
@@ -600,11 +600,6 @@ def _quick_check(path: Path) -> str | None:
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         return str(error)
     return None if result == "ok" else in_one_line(result)
-
-
-def in_one_line(verdict: str) -> str:
-    """What SQLite's checks find, without the heading that they give it."""
-    return " ".join(verdict.removeprefix("*** in database main ***").split())
 
 
 def _find_or_begin_seal(connection: sqlite3.Connection, keys: Sequence[str], now: int) -> Seal:

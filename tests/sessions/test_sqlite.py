@@ -22,7 +22,7 @@ from sessions.database import migrate, sqlite
 from sessions.database.base import Transaction
 from sessions.database.migrate import Migration
 from sessions.database.sqlite import SqliteDatabase
-from sessions.errors import SchemaTooNew, StoreCorrupt, StoreError, StoreUnavailable
+from sessions.errors import SchemaTooNew, StoreCorrupt, StoreError, StoreUnavailable, in_one_line
 
 ROOT = Path(__file__).parents[2]
 ACCOUNT = AccountId("telegram.main")
@@ -150,7 +150,7 @@ async def test_a_lock_that_cannot_be_written_on_a_full_disk_does_not_hide_the_re
 def test_what_a_check_finds_is_said_in_one_line():
     """An operator's error has one line for what is wrong, whatever SQLite makes of it."""
     found = "*** in database main ***\nPage 41: btreeInitPage() returns error code 11"
-    assert sqlite.in_one_line(found) == "Page 41: btreeInitPage() returns error code 11"
+    assert in_one_line(found) == "Page 41: btreeInitPage() returns error code 11"
 
 
 async def test_a_reader_beside_a_living_owner(tmp_path):
