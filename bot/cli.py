@@ -46,7 +46,7 @@ cli = typer.Typer(
 
 
 def main() -> None:
-    """The console script."""
+    """What `bot/__main__.py` runs."""
     os.umask(0o077)  # conversations are nobody else's to read
     try:
         cli()

@@ -5,11 +5,12 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
-from bot import shell
+from bot import __main__, shell
 from bot.cli import cli
 from config import logging as logs
 from sessions.database.sqlite import SqliteDatabase
@@ -81,6 +82,18 @@ def test_three_slashes_are_explained(monkeypatch):
     assert said in palaver("doctor")[1]
     monkeypatch.setenv("PALAVER_DATABASE_URL", "sqlite:///var/lib/chat.db")
     assert "would be sqlite:" not in palaver("check-config")[1]
+
+
+def test_ctrl_c_while_it_is_loaded_is_quiet(monkeypatch):
+    """Whoever thinks better of it in the first second gets exit 130, not a traceback."""
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "bot.cli", SimpleNamespace(main=interrupted))
+    with pytest.raises(SystemExit) as ended:
+        __main__.main()
+    assert ended.value.code == 130
 
 
 def test_version():
