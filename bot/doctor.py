@@ -25,7 +25,7 @@ from config import report
 from config.names import AccountId
 from config.settings import AccountSettings, Settings
 from config.sources import Loaded
-from sessions.errors import StoreError, in_one_line
+from sessions.errors import NothingStored, StoreError, in_one_line
 
 _PORT_TIMEOUT_S: Final = 2.0
 
@@ -157,6 +157,8 @@ async def _server(loaded: Loaded) -> Finding:
             security = database.row_security
         finally:
             await database.close()
+    except NothingStored as error:
+        return Finding(True, "database", error.reason, error.hint)
     except StoreError as error:
         return Finding(False, "database", error.reason, error.hint)
     assert about is not None

@@ -10,6 +10,7 @@ SessionError
 ├── TransferError         a file to be imported is not what it claims to be
 └── StoreError
     ├── StoreUnavailable  nothing can be stored now (disk full, locked, connection lost); may heal
+    │   └── NothingStored a server's database in which no daemon has been yet; whoever only looks finds no tables
     ├── StoreCorrupt      the file is damaged or not ours; needs the operator
     └── SchemaTooNew      the database was written by a newer Palaver
 """
@@ -58,6 +59,10 @@ class StoreError(SessionError):
 
 class StoreUnavailable(StoreError):
     """Nothing can be stored now; this may heal by itself."""
+
+
+class NothingStored(StoreUnavailable):
+    """No daemon has made its tables in this database yet."""
 
 
 class StoreCorrupt(StoreError):

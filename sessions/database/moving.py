@@ -130,7 +130,8 @@ def _fill_server(old: FileEnd, url: str, *, replaces: bool, is_backup: bool, pro
         before = sum(new.count(table) for table in tables if table != "seals")
         if before and not replaces:
             raise StoreUnavailable(
-                f"{new.where} is not empty: it has {new.count('sessions')} sessions with {new.count('messages')} messages",
+                f"{new.where} is not empty: it has {_counted(new.count('sessions'), 'session')}"
+                f" with {_counted(new.count('messages'), 'message')}",
                 "Name an empty database"
                 + (", or add --force to replace what is there." if is_backup else "; nothing was changed."),
             )
@@ -319,3 +320,7 @@ def _translated_server(url: str) -> Iterator[None]:
         ) from error
     except psycopg.Error as error:
         raise translated(error, where) from error
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -44,7 +44,7 @@ from sessions.database.base import Parameters, Row, RowSecurity, Seal, Transacti
 from sessions.database.parameters import in_order, numbered
 from sessions.database.postgres_connections import Connections, Limits
 from sessions.database.postgres_errors import is_connection_lost, is_plan_outdated, is_race, translated
-from sessions.errors import StoreCorrupt, StoreUnavailable
+from sessions.errors import NothingStored, StoreCorrupt, StoreUnavailable
 from sessions.sealing import PLAIN, opener
 from sessions.sealing import begin as begin_seal
 from sessions.sealing import find as find_seal
@@ -448,6 +448,11 @@ class PostgresDatabase:
 
         def look(tx: Transaction) -> Seal | None:
             if migrate.pending(tx):
+                if migrate.current_version(tx) == 0:
+                    raise NothingStored(
+                        f"{self.where} holds nothing of Palaver yet",
+                        "The first start of the daemon makes its tables, or `palaver migrate` does.",
+                    )
                 raise StoreUnavailable(
                     f"{self.where} has an older schema", "Run `palaver migrate` or start the daemon."
                 )

@@ -38,7 +38,8 @@ _HINTS: Final = {
     "57014": ("takes too long", "Look for what keeps the server busy, or raise store.statement_timeout_s."),
 }
 _CONNECT_HINT: Final = (
-    "Check that the server runs and that database_url has the right address, user and password."
+    "Check that the server runs, that the database is there, and that database_url has the right address, user and"
+    " password."
 )
 
 

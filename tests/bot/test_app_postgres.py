@@ -143,3 +143,15 @@ async def test_doctor_looks_at_the_server(url):
     found = {finding.subject: finding for finding in await doctor.examine(loaded)}
     assert not found["database"].is_good
     assert "database_url" in found["database"].hint
+
+
+async def test_an_empty_database_is_no_trouble():
+    """A database that was just made is well, is called empty rather than old, and nothing is made in it by looking."""
+    postgres.skip_without_server()
+    with postgres.bare_database() as bare:
+        loaded = Loaded(settings_for(bare), {}, None)
+        for _ in range(2):
+            found = {finding.subject: finding for finding in await doctor.examine(loaded)}
+            assert found["database"].is_good
+            assert "nothing of Palaver yet" in found["database"].text
+            assert "first start" in found["database"].hint

@@ -142,3 +142,10 @@ def test_migrate_alone_brings_the_schema_up_to_date(run, url, tmp_path):
     """Without --from it does what it always did, on both databases."""
     assert "is up to date" in run("sqlite:new.db", "migrate")
     assert json.loads(run(url, "migrate", "--json")) == {"is_up_to_date": True}
+
+
+def test_what_is_checked_on_a_server_is_what_is_said(run, url):
+    """`verify` names what must hold in the rows, and speaks of no file where there is none."""
+    told = run(url, "verify")
+    assert "ok   a session has at most one running turn" in told
+    assert "file" not in told

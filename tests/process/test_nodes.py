@@ -11,6 +11,7 @@ import pytest
 
 from tests import postgres
 from tests.fakes.severing import SeveringRelay
+from tests.process import moved_clock
 from tests.process.counterparties import PEOPLE
 from tests.process.daemon import eventually
 from tests.process.invariants import check
@@ -162,6 +163,43 @@ async def test_a_node_without_its_database_stops_in_time(tmp_path):
             assert await owner.stop() == 0
         assert await other.stop() == 0
         assert await violations(nodes, talk) == []
+
+
+@pytest.mark.parametrize("direction", [signal.SIGUSR1, signal.SIGUSR2], ids=["ahead", "back"])
+async def test_a_clock_that_is_moved_by_an_hour_moves_nothing_else(tmp_path, direction):
+    """The owner's clock jumps in the middle of a turn: it stays the owner, what it does is answered, and after its death the
+    other node, an hour apart, takes over as soon as ever.
+    """
+    async with fleet(tmp_path) as (nodes, talk):
+        for name in ("one", "two"):
+            nodes.add(name).launch(command=moved_clock.COMMAND)
+        await asyncio.gather(*(node.wait_ready() for node in nodes.nodes.values()))
+        owner, other = await nodes.owner()
+        await answered_after(talk, owner)
+        epochs = "SELECT kind, epoch FROM leases WHERE kind <> 'run' ORDER BY kind"
+        before = await nodes.rows(epochs)
+        await talk.say(talk.chats[1], "delay=1 tool=clock")
+        await talk.say(talk.chats[1])
+        await eventually(
+            lambda: nodes.rows("SELECT 1 FROM turns WHERE status = 'running'"), timeout_s=5, what="running"
+        )
+        owner.send(direction)
+        assert await answered_after(talk, owner) < TAKEOVER_S
+        await asyncio.sleep(LEASE_S + 1)  # a lease that counted the owner's hours would be over, or never end
+        assert await answered_after(talk, owner) < TAKEOVER_S
+        assert not owner.said("node.lease_lost")
+        assert await nodes.rows(epochs) == before
+        await talk.say(talk.chats[2], "delay=1")
+        await eventually(
+            lambda: nodes.rows("SELECT 1 FROM turns WHERE status = 'running'"), timeout_s=5, what="running"
+        )
+        owner.kill()
+        assert await answered_after(talk, other) < TAKEOVER_S
+        assert (await nodes.owner())[0] is other
+        assert await other.stop() == 0
+        # The hours that are written down are apart; the order that people saw is compared all the same.
+        found = await violations(nodes, talk)
+        assert [one for one in found if not one.endswith("turns ended out of order")] == []
 
 
 async def test_restarting_one_after_the_other_loses_nothing(tmp_path):

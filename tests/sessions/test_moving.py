@@ -150,7 +150,7 @@ async def test_a_target_with_something_in_it_is_refused(path, url, tmp_path):
     async with opened(url) as database:
         await database.write(made.arrive)
         before = await exported(database)
-    with pytest.raises(StoreUnavailable, match="is not empty: it has 1 sessions with 1 messages"):
+    with pytest.raises(StoreUnavailable, match="is not empty: it has 1 session with 1 message"):
         await move_to_server(path, url)
     async with opened(url) as database:
         assert await exported(database) == before

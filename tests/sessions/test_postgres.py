@@ -14,7 +14,7 @@ from sessions import inbox
 from sessions.database.base import Transaction
 from sessions.database.postgres import PostgresDatabase
 from sessions.database.postgres_connections import Limits
-from sessions.errors import LostRace, StoreCorrupt, StoreError, StoreUnavailable
+from sessions.errors import LostRace, NothingStored, StoreCorrupt, StoreError, StoreUnavailable
 from tests import postgres
 from tests.fakes.severing import SeveringRelay
 from tests.process.postgres_kill import kill_cycles
@@ -446,7 +446,7 @@ async def test_beside_the_daemons(url):
         beside = await PostgresDatabase.open_beside(url)
         assert await beside.read(names) == {"x"}
         await beside.close()
-    with postgres.bare_database() as bare, pytest.raises(StoreUnavailable, match="older schema"):
+    with postgres.bare_database() as bare, pytest.raises(NothingStored, match="nothing of Palaver yet"):
         await PostgresDatabase.open_beside(bare)
 
 
