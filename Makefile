@@ -63,6 +63,7 @@ kill-loop: $(VENV)/.dev ## kill -9 at random moments, CYCLES=200 per adapter
 	$(BIN)/python -m tests.process.kill_loop --cycles $(CYCLES) $(ARGS)
 	$(BIN)/python -m tests.process.kill_loop --cycles 40 --adapter memory telegram --database postgresql
 	$(BIN)/python -m tests.process.postgres_kill --cycles 30
+	$(BIN)/python -m tests.process.fleet_load --sessions 1000 --messages 10
 
 crash-points: $(VENV)/.dev ## a crash before and after every commit of a scenario, on each adapter; every third on PostgreSQL
 	$(BIN)/python -m tests.process.crash_points $(ARGS)

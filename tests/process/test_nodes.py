@@ -11,7 +11,7 @@ import pytest
 
 from tests import postgres
 from tests.fakes.severing import SeveringRelay
-from tests.process import moved_clock
+from tests.process import fleet_load, moved_clock
 from tests.process.counterparties import PEOPLE
 from tests.process.daemon import eventually
 from tests.process.invariants import check
@@ -263,3 +263,13 @@ async def test_a_start_without_the_database_says_what_to_do(tmp_path):
         assert "database_url" in told
         assert "hidden-words" not in told
         assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("nodes", [2, 3])
+async def test_many_people_at_once_on_several_nodes(tmp_path, nodes):
+    """More than is answered at once, mixed over the sessions: none lost, none twice, each session in order and one at a time."""
+    postgres.skip_without_server()
+    load = await fleet_load.run(tmp_path, nodes=nodes, sessions=40, messages=5, timeout_s=90)
+    print(load.line())
+    assert load.violations == []
+    assert sum(load.ran.values()) == 200
