@@ -2,9 +2,10 @@
 
 A server of our own with its files in memory, where an fsync takes 1 ms, and nodes that are processes of their own, each with an
 account and people of its own; all of them share this machine's cores. Dispatch is the time from a message's arrival to the start
-of its turn, by the rows. Another node goes on with the turns of one that was killed once its lease has run out.
+of its turn, by the rows. Another node goes on with the turns of one that was killed once its lease has run out. A backlog is put
+into the rows by SQL, a hundred turns in each session; then the same people talk, and every turn that ends meanwhile counts.
 
-    python -m benchmarks.postgres_turns [--people N] [--turns N] [--rounds N] [--seconds S]
+    python -m benchmarks.postgres_turns [--people N] [--turns N] [--rounds N] [--seconds S] [--backlog N]
 """
 
 import asyncio
@@ -27,7 +28,9 @@ from benchmarks.peers import answer_of
 from benchmarks.postgres_node import LEASE_S
 from tests.postgres import NoServer, Server
 
-PEOPLE, TURNS, ROUNDS, SECONDS = 50, 10, 3, 10.0
+PEOPLE, TURNS, ROUNDS, SECONDS, BACKLOG = 50, 10, 3, 10.0, 100_000
+LANE = 100
+"""Turns of one session in the backlog."""
 RATE_S = 100.0
 
 RATE = Claim("turns/s accepted and run by two nodes", "at least", 1000, "", 0)
@@ -40,7 +43,8 @@ RECOVERED = Claim(
     " s",
     1,
 )
-CLAIMS = (RATE, P50, P99, RECOVERED)
+BACKLOGGED = Claim("turns/s with 100,000 turns waiting, as a part of that with none", "at least", 0.5, "", 2)
+CLAIMS = (RATE, P50, P99, RECOVERED, BACKLOGGED)
 
 
 class BenchServer(Server):
@@ -110,6 +114,64 @@ def dispatch(url: str, prefix: str) -> list[float]:
     return [float(row[0]) for row in rows]
 
 
+def pile_up(url: str, account: str, turns: int) -> None:
+    """Turns as if that many messages had been taken in and nobody had come to run them."""
+    sessions, now = max(1, turns // LANE), int(time.time() * 1000)
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "INSERT INTO persons (id, display_name, created_at, last_seen_at) VALUES ('backlog', 'Many', %s, %s)",
+            [now, now],
+        )
+        connection.execute(
+            "INSERT INTO sessions (id, key, scope, platform, account, channel, person_id, status, next_position, message_count,"
+            " created_at, last_activity_at) SELECT 'backlog' || n, 'backlog' || n, 'person', 'memory', %s, 'backlog' || n, 'backlog',"
+            " 'active', %s, %s, %s, %s FROM generate_series(1, %s) n",
+            [account, LANE + 1, LANE, now, now, sessions],
+        )
+        connection.execute(
+            "INSERT INTO inbox (account, channel, message_id, channel_kind, person_id, sent_at, received_at, outcome, reason,"
+            " session_id, turn_id) SELECT %s, 'backlog' || n, 'backlog' || p, 'direct', 'backlog', %s, %s, 'accepted', '',"
+            " 'backlog' || n, 'backlog' || n || '.' || p FROM generate_series(1, %s) p, generate_series(1, %s) n",
+            [account, now, now, LANE, sessions],
+        )
+        connection.execute(
+            "INSERT INTO turns (id, session_id, position, inbox_id, status, queued_at)"
+            " SELECT turn_id, session_id, CAST(substr(message_id, 8) AS bigint), id, 'queued', received_at"
+            " FROM inbox WHERE turn_id LIKE 'backlog%%'"
+        )
+        connection.execute(
+            "INSERT INTO messages (session_id, position, part, role, content, person_id, turn_id, created_at)"
+            " SELECT session_id, position, 0, 'user', 'hello', 'backlog', id, queued_at FROM turns WHERE id LIKE 'backlog%%'"
+        )
+        connection.execute(
+            "INSERT INTO turn_queue (vt, message, headers) SELECT clock_timestamp(), jsonb_build_object('turn', id),"
+            " jsonb_build_object('x-pgmq-group', session_id) FROM turns WHERE id LIKE 'backlog%%' ORDER BY position, session_id"
+        )
+        connection.commit()
+        connection.autocommit = True
+        connection.execute("ANALYZE")
+
+
+def ended_turns(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT COUNT(*) FROM turns WHERE finished_at IS NOT NULL").fetchone()
+    return int(row[0]) if row is not None else 0
+
+
+async def backlogged(url: str, nodes: list[Node], chosen: Any) -> float:
+    """Turns a second that end while the people talk and the backlog waits."""
+    await asyncio.to_thread(pile_up, url, "memory.two", chosen.backlog)
+    await asyncio.sleep(2)  # every node has looked
+    before, began = await asyncio.to_thread(ended_turns, url), time.monotonic()
+    talking = asyncio.create_task(both(nodes, "b", chosen.people, chosen.turns))
+    await asyncio.sleep(chosen.seconds)
+    after, seconds = await asyncio.to_thread(ended_turns, url), time.monotonic() - began
+    talking.cancel()
+    with contextlib.suppress(asyncio.CancelledError, RuntimeError):
+        await talking
+    return (after - before) / seconds
+
+
 async def recovery(url: str, node: Node) -> float | None:
     """Seconds from the end of a node in the middle of its turns until the last of them runs elsewhere; None if none does."""
     await node.ask("say", prefix="k", count=20, text="delay=4 hello")
@@ -148,6 +210,8 @@ async def measure(server: BenchServer, folder: Path, chosen: Any) -> bool:
         await asyncio.sleep(1)
         waits = await asyncio.to_thread(dispatch, url, "s")
         recovery_s = await recovery(url, two)
+    async with node(url, folder, "two") as two, node(url, folder, "one", "two") as one:
+        behind = await backlogged(url, [one, two], chosen)
         print(
             table(
                 ["", "value"],
@@ -157,6 +221,7 @@ async def measure(server: BenchServer, folder: Path, chosen: Any) -> bool:
                         "dispatch at 100/s, p50, p99",
                         f"{percentile(waits, 0.5):.0f}, {percentile(waits, 0.99):.0f} ms",
                     ],
+                    [f"turns/s with {chosen.backlog:,} waiting", f"{behind:,.0f}"],
                 ],
             )
         )
@@ -170,12 +235,13 @@ async def measure(server: BenchServer, folder: Path, chosen: Any) -> bool:
         if recovery_s is not None
         else RECOVERED.leave("the turns of a dead node wait for its next start")
     )
+    verdicts.append(BACKLOGGED.judge(behind / statistics.median(rates)))
     return all(verdicts)
 
 
 async def main() -> bool:
     folder = on_model_disk("benchmarks.postgres_turns")
-    chosen = options(__doc__, people=PEOPLE, turns=TURNS, rounds=ROUNDS, seconds=SECONDS)
+    chosen = options(__doc__, people=PEOPLE, turns=TURNS, rounds=ROUNDS, seconds=SECONDS, backlog=BACKLOG)
     quiet()
     tempfile.tempdir = str(folder)
     folder.chmod(0o755)  # the server may be another user

@@ -263,6 +263,8 @@ class App:
             node=node,
             may_run=lambda: self.node.is_alone or self.node.holds(self._run_name),
             hint=self.node.hint,
+            lease_s=settings.node.lease_s,
+            lease_database=lease_database,
         )
         encoder = make_encoder(settings)
         self.gateway = Gateway(
@@ -336,7 +338,7 @@ class App:
         waiting = await self.delivery.recover() if self.node.is_alone else 0
         sessions = await self.lanes.recover() if self.node.is_alone else 0
         self.node.on_hint("turns", self.lanes.hear)
-        self.node.on_hint("stop", lambda _detail: self.lanes.look())
+        self.node.on_hint("stop", self.lanes.hear_stop)
         self.node.on_hint("outbox", lambda account: self.delivery.look(AccountId(account)))
         self.node.on_hint("typing", self.delivery.type)
         await self.node.start(self._duties())

@@ -315,6 +315,7 @@ class Gateway:
                 context_messages=self._settings.agent.context_messages,
                 recent=self._hot.tail(session.id),
                 node=self._node,
+                lease_ms=round(self._settings.node.lease_s * 1000),
             )
             turn_id, inbox_id = claim.turn_id, claim.address.inbox_id
         else:

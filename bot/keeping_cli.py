@@ -273,11 +273,12 @@ def verify(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     shell.quiet()
 
     async def work(database: Database) -> tuple[list[str], list[invariants.Verdict]]:
-        checks = len(invariants.INVARIANTS) + 1
+        wanted = invariants.of(database.dialect)
+        checks = len(wanted) + 1
         with progress_bar("Looking") as bar:
             damage = await database.read(invariants.damage)
             verdicts = []
-            for number, invariant in enumerate(invariants.INVARIANTS, start=1):
+            for number, invariant in enumerate(wanted, start=1):
                 bar(number, checks)
                 verdicts.append(
                     await database.read(lambda tx, chosen=invariant: invariants.verify(tx, chosen))  # type: ignore[misc]  # bound early

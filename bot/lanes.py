@@ -5,6 +5,7 @@ Owns which session runs next. A session that has had its turn goes to the end of
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 import structlog
 
 from config.names import SessionId, TurnId
-from sessions import inbox
+from sessions import inbox, queue
 from sessions.database.base import Database, Transaction
 from sessions.errors import StoreError
 from sessions.hot import HotSessions
@@ -25,6 +26,10 @@ log = structlog.get_logger()
 _STORE_RETRY_S = 1.0
 _LOOK_S = 1.0
 """How often one looks for what other nodes took in; a hint comes sooner, but may be lost."""
+_MOST_AT_ONCE = 200
+"""Turns taken at one look. A look at the whole queue costs the same for one as for many; loading them takes its time."""
+_AFTER_END_S = 0.02
+"""A turn whose lease ends sooner than the next look is looked for then; so much later, for the clocks of two processes."""
 
 
 class TurnRunner(Protocol):
@@ -54,11 +59,16 @@ class Lanes:
         node: str | None = None,
         may_run: Callable[[], bool] = lambda: True,
         hint: Callable[[str, str], None] = lambda _word, _detail: None,
+        lease_s: float = 10.0,
+        lease_database: Database | None = None,
     ) -> None:
         """With a `node` there are others on the same database; `may_run` then says whether turns are this one's affair just now,
-        and `hint` tells the others: `turns` of a session wait, or (`stop`) somebody wants one to stop.
+        and `hint` tells the others: `turns` of a session wait, or (`stop`) somebody wants one to stop. What is run is held for
+        `lease_s` and renewed over `lease_database`, so that no other work keeps that waiting.
         """
         self._node = node
+        self._lease_s = lease_s
+        self._lease_database = lease_database or database
         self._hint = hint
         self._may_run = may_run
         self._database = database
@@ -75,6 +85,15 @@ class Lanes:
         """Sessions that were notified while they ran: they are looked at once more."""
         self._handed: dict[SessionId, Claim] = {}
         """Claims made with an acceptance, until the session's task takes them up."""
+        self._current: dict[SessionId, Claim] = {}
+        """What is being run."""
+        self._unbegun: list[Claim] = []
+        """Claims that came when nothing more was to begin."""
+        self._hungry = asyncio.Event()
+        """More waits than was taken at the last look, and there is room for it again."""
+        self._waits_elsewhere = False
+        self._taking = asyncio.Lock()
+        """Held while claims are on their way here, so that a drain does not end before they can be given back."""
         self._reserved = 0
         self._is_draining = False
         self._notices: set[asyncio.TimerHandle] = set()
@@ -100,35 +119,110 @@ class Lanes:
     async def share(self) -> None:
         """Run what waits, whichever node took it in, and what nodes that are gone had begun: until cancelled.
 
-        Between nodes the rows are all there is. A session is asked for when it waits; whoever comes second finds it taken.
+        Between nodes the queue is all there is. A session is asked for when it waits; whoever comes second finds it taken.
         """
-        await self._database.write(lambda tx: inbox.advance_ids(tx, self._now()))
-        while True:
-            try:
-                await self.look()
-            except StoreError as error:
-                log.error("lanes.look_failed", reason=error.reason)
-            await asyncio.sleep(_LOOK_S)
+        await self._database.write(self._begin_sharing)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._renew(), name="turns-renewed")
+            while True:
+                pause_s = _LOOK_S
+                try:
+                    pause_s = await self.look()
+                except StoreError as error:
+                    log.error("lanes.look_failed", reason=error.reason)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._hungry.wait()
 
-    async def look(self) -> None:
-        """One look at what waits, at what was abandoned, and at what is to stop. Raises: StoreError."""
+    def _begin_sharing(self, tx: Transaction) -> None:
+        inbox.advance_ids(tx, self._now())
+        queue.refill(tx)
+
+    async def _renew(self) -> None:
+        """Hold what runs here for as long as it runs. What could not be renewed in time may be another node's: the fence says so."""
+        while True:
+            await asyncio.sleep(self._lease_s / 3)
+            try:
+                await self.renew()
+            except StoreError as error:
+                log.warning("lanes.renewal_failed", reason=error.reason)
+
+    async def renew(self) -> None:
+        """Hold all that runs here for the full lease again. Raises: StoreError."""
+        held = [
+            queue.Held(claim.msg_id, claim.epoch)
+            for claim in [*self._current.values(), *self._handed.values()]
+            if claim.msg_id is not None
+        ]
+        if held:
+            await self._lease_database.write(lambda tx: queue.renew(tx, held, self._lease_ms))
+
+    @property
+    def _lease_ms(self) -> int:
+        return round(self._lease_s * 1000)
+
+    async def look(self) -> float:
+        """One look at what waits, at what was abandoned, and at what is to stop. Gives when to look again. Raises: StoreError."""
         node = self._node
+        self._hungry.clear()
         if node is None or self._is_draining:
-            return
-        if await self._database.read(inbox.is_abandoned):
-            taken_back = await self._database.write(inbox.recover_abandoned)
-            log.warning("lanes.turns_taken_back", turns=taken_back)
-        ready, stopped = await self._database.read(
-            lambda tx: (inbox.sessions_ready(tx, 2 * self._max_running), inbox.cancelled_elsewhere(tx, node))
+            return _LOOK_S
+        limit = 2 * self._max_running
+        ready, stopped, end_ms = await self._database.read(
+            lambda tx: (queue.heads(tx, limit), inbox.cancelled_elsewhere(tx, node), queue.next_end_ms(tx))
         )
         self._stop_here(stopped)
-        for session_id in ready:
-            if session_id not in self._running:
+        waiting = [session_id for session_id in ready if session_id not in self._running]
+        async with self._taking:
+            free = self._hold_places() if waiting else 0
+            if free:
+                await self._take_waiting(free)
+        if not free and self._may_run() and not self._is_draining:
+            for session_id in waiting:  # nothing is free: they stand in line with what this node took in
                 self.notify(session_id)
+        return _LOOK_S if end_ms is None else min(_LOOK_S, max(0, end_ms) / 1000 + _AFTER_END_S)
+
+    async def hear_stop(self, _detail: str) -> None:
+        """Somebody wants a turn to stop that may run here. Raises: StoreError."""
+        await self.look()
+
+    def _hold_places(self) -> int:
+        """Reserve every free place, if nobody here waits for one."""
+        if self._ready or self._is_draining or not self._may_run():
+            return 0
+        free = max(0, self._max_running - len(self._running) - self._reserved)
+        self._reserved += free
+        return free
+
+    async def _take_waiting(self, places: int) -> None:
+        """Take the lanes that wait longest for as many places as were reserved. Raises: StoreError."""
+        claims: list[Claim] = []
+        try:
+            claims = await self._database.write(
+                lambda tx: inbox.claim_heads(
+                    tx,
+                    min(places, _MOST_AT_ONCE),
+                    self._now(),
+                    context_messages=self._context_messages,
+                    recent=self._hot.tail,
+                    node=self._node,
+                    lease_ms=self._lease_ms,
+                )
+            )
+        finally:
+            self._waits_elsewhere = len(claims) == min(places, _MOST_AT_ONCE)
+            self._reserved -= places - len(claims)
+            if len(claims) < places:
+                self._fill()
+        for claim in claims:
+            if claim.attempts > 1:
+                log.warning("lanes.turn_taken_back", session_id=claim.session_id, turn_id=claim.turn_id)
+            self.start(claim)
 
     async def hear(self, session_id: str) -> None:
-        """Another node has taken something in that it does not run itself."""
-        if self._may_run() and not self._is_draining and session_id not in self._running:
+        """Another node has taken something in that it does not run itself, or not soon."""
+        has_room = not self._ready and len(self._running) + self._reserved < self._max_running
+        if has_room and self._may_run() and not self._is_draining and session_id not in self._running:
             self.notify(SessionId(session_id))
 
     def _recover_rows(self, tx: Transaction) -> None:
@@ -146,6 +240,8 @@ class Lanes:
             self._ready.append(session_id)
             self._is_ready.add(session_id)
             self._fill()
+            if session_id in self._is_ready and not self._is_draining:
+                self._hint("turns", session_id)  # no room here: somebody else may have some
 
     def reserve(self) -> bool:
         """Hold a place for a message about to be accepted, so that its turn can be claimed in the same commit.
@@ -171,6 +267,7 @@ class Lanes:
         """Run a turn that was claimed with its acceptance, in the place reserved for it."""
         self._reserved -= 1
         if self._is_draining:
+            self._unbegun.append(claim)
             return  # it stays as a row for the next start
         self._handed[claim.session_id] = claim
         if claim.session_id in self._running:
@@ -212,6 +309,8 @@ class Lanes:
         self._is_draining = True
         for handle in self._notices:
             handle.cancel()
+        async with self._taking:
+            pass
         tasks = [*self._running.values(), *self._background]
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
@@ -220,7 +319,29 @@ class Lanes:
             task.cancel()
         if cut_off:
             await asyncio.wait(cut_off, timeout=5)
+        await self._give_back()
         return len(cut_off)
+
+    async def _give_back(self) -> None:
+        """Let the other nodes have at once what was not finished here."""
+        left = [
+            claim
+            for claim in [*self._unbegun, *self._handed.values(), *self._current.values()]
+            if claim.msg_id is not None
+        ]
+        if not left:
+            return
+
+        def work(tx: Transaction) -> None:
+            for claim in left:
+                if claim.msg_id is not None:
+                    queue.give_back(tx, claim.turn_id, queue.Held(claim.msg_id, claim.epoch))
+
+        with contextlib.suppress(StoreError, TimeoutError):  # their leases end by themselves
+            async with asyncio.timeout(self._lease_s):
+                await self._lease_database.write(work)
+                for claim in left:
+                    self._hint("turns", claim.session_id)
 
     def _fill(self) -> None:
         while (
@@ -238,9 +359,13 @@ class Lanes:
 
     def _ended(self, session_id: SessionId, task: asyncio.Task[None]) -> None:
         del self._running[session_id]
+        if not task.cancelled():
+            self._current.pop(session_id, None)  # what was cut off stays, to be given back
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("lanes.lane_failed", session_id=session_id, exc_info=error)
             self._again.add(session_id)  # nobody was told what waits behind
+        if self._waits_elsewhere and self._has_room_again():
+            self._hungry.set()
         if session_id in self._handed and not self._is_draining:
             self._spawn(session_id)
         elif session_id in self._again:
@@ -248,12 +373,18 @@ class Lanes:
             self.notify(session_id)
         self._fill()
 
+    def _has_room_again(self) -> bool:
+        """Whether a look is worth it: it costs the same for many turns as for one."""
+        running = len(self._running) + self._reserved + len(self._ready)
+        return self._max_running - running >= max(1, min(_MOST_AT_ONCE, self._max_running) // 2)
+
     async def _run_session(self, session_id: SessionId) -> None:
         """Run the session's turns until there is none, or until others wait for the place."""
         self._again.discard(session_id)
         claim = self._handed.pop(session_id, None) or await self._claim(session_id)
         has_more = False
         while claim is not None:
+            self._current[session_id] = claim
             claim, has_more = await self._runner.run(
                 claim,
                 may_continue=lambda: not self._ready and not self._is_draining and self._may_run(),
@@ -272,6 +403,7 @@ class Lanes:
                         context_messages=self._context_messages,
                         recent=self._hot.tail(session_id),
                         node=self._node,
+                        lease_ms=self._lease_ms,
                     )
                 )
             except StoreError as error:

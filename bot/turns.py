@@ -456,7 +456,13 @@ class Turns:
             if not (may_claim and has_more):
                 return None, has_more, is_settled, tail, waiting
             following = inbox.claim(
-                tx, claim.session_id, now, context_messages=tail.asked, recent=tail, node=self._node
+                tx,
+                claim.session_id,
+                now,
+                context_messages=tail.asked,
+                recent=tail,
+                node=self._node,
+                lease_ms=round(self._settings.node.lease_s * 1000),
             )
             return following, False, is_settled, tail, waiting
 

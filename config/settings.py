@@ -336,7 +336,7 @@ class TurnSettings(Section):
     max_running: int = Field(100, gt=0, description="Turns running at the same time over all sessions.")
     deadline_s: Seconds = Field(120, gt=0, description="Longest time for one turn.")
     max_attempts: int = Field(
-        10, gt=0, description="Starts of one turn before it is given up (after crashes)."
+        3, gt=0, description="Starts of one turn before it is given up (after crashes)."
     )
     max_waiting: int = Field(
         1000, gt=0, description="Turns waiting in one session before new messages are declined."

@@ -1,23 +1,23 @@
 """Messages that arrived and the turns they queued: accept once, claim, record steps, finish (fenced), recover.
 
 Owns the inbox, turns and steps tables. A session's lane is its unfinished turns in order of position, and at most one of them is
-running. Start-up recovery is `recover`, one statement; there is no other recovery code. Who may talk is `bot/policy.py`,
-running turns is `bot/lanes.py`.
+running. On SQLite that is all, and start-up recovery is `recover`, one statement. On PostgreSQL, where several nodes take turns, each
+stands in a queue as well (`sessions/queue.py`), which says who holds it and gives it to somebody else when its lease is over. Who may
+talk is `bot/policy.py`, running turns is `bot/lanes.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import orjson
 
 from config.names import AccountId, ChannelId, Json, PersonId, PlatformMessageId, SessionId, TurnId
-from sessions import window
-from sessions.database.base import Row, Transaction, row_lock
+from sessions import queue, window
+from sessions.database.base import Row, Statement, Transaction, row_lock
 from sessions.database.values import as_json, escape_like, storable
 from sessions.errors import SessionClosed, StaleClaim
 from sessions.hot import Tail
-from sessions.leases import database_now
 from sessions.models import (
     Address,
     Claim,
@@ -87,10 +87,26 @@ def record(
     turn_id: TurnId | None = None,
 ) -> Address:
     """Write down that a message came and what was decided. The unique key refuses a second one."""
-    row = tx.row(
-        "INSERT INTO inbox (account, channel, message_id, channel_kind, thread, person_id, reply_handle, sent_at, received_at,"
-        " outcome, reason, session_id, turn_id) VALUES (:account, :channel, :message, :kind, :thread, :person, :handle, :sent,"
-        " :now, :outcome, :reason, :session, :turn) RETURNING id",
+    row = tx.row(*_recording(message, outcome, reason, now, person_id, session_id, turn_id))
+    assert row is not None
+    return _address(message, row["id"])
+
+
+def _recording(
+    message: Incoming,
+    outcome: str,
+    reason: str,
+    now: int,
+    person_id: PersonId | None,
+    session_id: SessionId | None,
+    turn_id: TurnId | None,
+) -> Statement:
+    return (
+        (
+            "INSERT INTO inbox (account, channel, message_id, channel_kind, thread, person_id, reply_handle, sent_at, received_at,"
+            " outcome, reason, session_id, turn_id) VALUES (:account, :channel, :message, :kind, :thread, :person, :handle, :sent,"
+            " :now, :outcome, :reason, :session, :turn) RETURNING id"
+        ),
         {
             "account": message.account,
             "channel": message.channel,
@@ -107,7 +123,10 @@ def record(
             "turn": turn_id,
         },
     )
-    assert row is not None
+
+
+def _address(message: Incoming, inbox_id: int) -> Address:
+    """Where the reply to a message goes."""
     return Address(
         account=message.account,
         channel=message.channel,
@@ -115,7 +134,7 @@ def record(
         thread=message.thread,
         reply_to=message.message_id,
         reply_handle=message.reply_handle,
-        inbox_id=row["id"],
+        inbox_id=inbox_id,
     )
 
 
@@ -160,6 +179,7 @@ def accept_and_claim(
     context_messages: int,
     recent: Tail | None = None,
     node: str | None = None,
+    lease_ms: int = 10_000,
 ) -> Claim:
     """`accept` in a lane where nothing is unfinished, and `claim` of that turn; `recent` as there.
 
@@ -167,12 +187,7 @@ def accept_and_claim(
 
     Raises: SessionClosed when the session is not active (any more).
     """
-    if tx.dialect == "postgresql":  # where several nodes claim, all do it in one way
-        accept(tx, message, session, person, now, ahead=0)
-        claimed = claim(tx, session.id, now, context_messages=context_messages, recent=recent, node=node)
-        assert claimed is not None
-        return claimed
-    stored = _store(tx, message, session, person, now, is_running=True, node=node)
+    stored = _store(tx, message, session, person, now, is_running=True, node=node, lease_ms=lease_ms)
     messages, is_from_memory = _end_of_conversation(
         tx, session.id, stored.position, context_messages, stored.window, recent, own=stored.message
     )
@@ -196,6 +211,7 @@ def accept_and_claim(
         summaries=_summaries(tx, session.id, stored.window, recent),
         window=stored.window,
         is_from_memory=is_from_memory,
+        msg_id=stored.msg_id,
     )
 
 
@@ -208,6 +224,7 @@ class _Stored:
     address: Address
     message: Message
     window: Window
+    msg_id: int | None
 
 
 def _store(
@@ -219,6 +236,7 @@ def _store(
     *,
     is_running: bool,
     node: str | None = None,
+    lease_ms: int = 0,
 ) -> _Stored:
     """The rows of a message and its turn, which waits or is claimed at once (by that node). Raises: SessionClosed."""
     turn_id = TurnId(new_id())
@@ -229,24 +247,6 @@ def _store(
     )
     if place is None:
         raise SessionClosed(session.id)
-    address = record(
-        tx, message, "accepted", "", now, person_id=person.id, session_id=session.id, turn_id=turn_id
-    )
-    tx.execute(
-        "INSERT INTO turns (id, session_id, position, inbox_id, status, epoch, attempts, queued_at, started_at, node)"
-        " VALUES (:id, :session, :position, :inbox, :status, :claims, :claims, :now, :started, :node)",
-        {
-            "id": turn_id,
-            "session": session.id,
-            "position": place["position"],
-            "inbox": address.inbox_id,
-            "status": "running" if is_running else "queued",
-            "claims": int(is_running),
-            "now": now,
-            "started": now if is_running else None,
-            "node": node,
-        },
-    )
     said = Message(
         session_id=session.id,
         position=place["position"],
@@ -259,25 +259,65 @@ def _store(
         attachments=list(message.attachments) if message.attachments else (),
         metadata={"origin": dict(message.origin)} if message.origin else {},
     )
-    tx.execute(
-        "INSERT INTO messages (session_id, position, part, role, content, person_id, author, turn_id, platform_message_id,"
-        " attachments, metadata, created_at, is_sealed) VALUES (:session, :position, 0, 'user', :content, :person, :author, :turn,"
-        " :message, :attachments, :metadata, :now, :sealed)",
-        {
-            "session": session.id,
-            "position": said.position,
-            "content": tx.seal.seal(said.content),
-            "sealed": int(tx.seal.is_on),
-            "person": person.id,
-            "author": said.author,
-            "turn": turn_id,
-            "message": message.message_id,
-            "attachments": tx.seal.seal(as_json(said.attachments)) if said.attachments else "[]",
-            "metadata": as_json(said.metadata),
-            "now": now,
-        },
+    statements = [
+        _recording(message, "accepted", "", now, person.id, session.id, turn_id),
+        (
+            (
+                "INSERT INTO turns (id, session_id, position, inbox_id, status, epoch, attempts, queued_at, started_at, node)"
+                " VALUES (:id, :session, :position,"
+                " (SELECT id FROM inbox WHERE account = :account AND channel = :channel AND message_id = :message),"
+                " :status, :claims, :claims, :now, :started, :node)"
+            ),
+            {
+                "id": turn_id,
+                "session": session.id,
+                "position": said.position,
+                "account": message.account,
+                "channel": message.channel,
+                "message": message.dedupe_id,
+                "status": "running" if is_running else "queued",
+                "claims": int(is_running),
+                "now": now,
+                "started": now if is_running else None,
+                "node": node,
+            },
+        ),
+        (
+            (
+                "INSERT INTO messages (session_id, position, part, role, content, person_id, author, turn_id, platform_message_id,"
+                " attachments, metadata, created_at, is_sealed) VALUES (:session, :position, 0, 'user', :content, :person, :author,"
+                " :turn, :message, :attachments, :metadata, :now, :sealed)"
+            ),
+            {
+                "session": session.id,
+                "position": said.position,
+                "content": tx.seal.seal(said.content),
+                "sealed": int(tx.seal.is_on),
+                "person": person.id,
+                "author": said.author,
+                "turn": turn_id,
+                "message": message.message_id,
+                "attachments": tx.seal.seal(as_json(said.attachments)) if said.attachments else "[]",
+                "metadata": as_json(said.metadata),
+                "now": now,
+            },
+        ),
+    ]
+    if tx.dialect == "postgresql":
+        statements.append(
+            queue.adding_held(turn_id, session.id, lease_ms)
+            if is_running
+            else queue.adding(turn_id, session.id)
+        )
+    recorded, _, _, *queued = tx.together(statements)
+    return _Stored(
+        turn_id,
+        said.position,
+        _address(message, recorded.rows[0]["id"]),
+        said,
+        window.read(place),
+        queued[0].rows[0]["id"] if queued else None,
     )
-    return _Stored(turn_id, said.position, address, said, window.read(place))
 
 
 def replace_text(tx: Transaction, message: Incoming, now: int) -> Literal["replaced", "answered", "unknown"]:
@@ -367,43 +407,10 @@ def advance_ids(tx: Transaction, now: int) -> None:
 
 
 def recover(tx: Transaction) -> int:
-    """Turns that ran when the last process died go back to their place. Gives how many."""
+    """Turns that ran when the last process died go back to their place; for a database that no other node works on. Gives how many."""
+    if tx.dialect == "postgresql":
+        queue.give_all_back(tx)
     return tx.execute(f"UPDATE turns SET status = 'queued' WHERE status = 'running' AND {_UNFINISHED}")
-
-
-def recover_abandoned(tx: Transaction) -> int:
-    """Turns of nodes that are gone, or have not been heard of for a lease, go back to their place. Gives how many.
-
-    Such a node may still work on one: the next claim's epoch refuses its result.
-    """
-    return tx.execute(
-        f"UPDATE turns SET status = 'queued' WHERE status = 'running' AND {_UNFINISHED} AND NOT EXISTS (SELECT 1 FROM leases l"
-        f" WHERE l.account = turns.node AND l.kind = 'run' AND l.ends_at > {database_now(tx)})"
-    )
-
-
-def is_abandoned(tx: Transaction) -> bool:
-    """Whether there is anything for `recover_abandoned`."""
-    return (
-        tx.row(
-            f"SELECT 1 AS x FROM turns WHERE status = 'running' AND {_UNFINISHED} AND NOT EXISTS (SELECT 1 FROM leases l"
-            f" WHERE l.account = turns.node AND l.kind = 'run' AND l.ends_at > {database_now(tx)}) LIMIT 1"
-        )
-        is not None
-    )
-
-
-def sessions_ready(tx: Transaction, limit: int) -> list[SessionId]:
-    """Sessions of which a turn could be run now, the longest waiting first."""
-    return [
-        row["session_id"]
-        for row in tx.rows(
-            f"SELECT t.session_id, MIN(t.queued_at) AS since FROM turns t WHERE t.status = 'queued' AND t.{_UNFINISHED}"
-            " AND NOT EXISTS (SELECT 1 FROM turns r WHERE r.session_id = t.session_id AND r.status = 'running'"
-            f" AND r.{_UNFINISHED}) GROUP BY t.session_id ORDER BY since LIMIT :limit",
-            {"limit": limit},
-        )
-    ]
 
 
 def cancelled_elsewhere(tx: Transaction, node: str) -> list[TurnId]:
@@ -426,68 +433,100 @@ def claim(
     context_messages: int,
     recent: Tail | None = None,
     node: str | None = None,
+    lease_ms: int = 10_000,
 ) -> Claim | None:
     """Take the first turn of a lane to run it (on that node); None if one is running already or nothing waits.
 
-    `recent` is what is remembered of the session's end: taken if the session says that it still holds, else read anew.
+    `recent` is what is remembered of the session's end: taken if the session says that it still holds, else read anew. Where
+    there are other nodes, the turn is theirs again after the lease, unless it was renewed.
     """
+    take = _take_alone if tx.dialect == "sqlite" else queue.take
+    row = take(tx, session_id, now, node, lease_ms, _ABOUT)
+    return None if row is None else _load(tx, row, session_id, context_messages, recent)
+
+
+def claim_heads(
+    tx: Transaction,
+    limit: int,
+    now: int,
+    *,
+    context_messages: int,
+    recent: Callable[[SessionId], Tail | None] = lambda _session_id: None,
+    node: str | None = None,
+    lease_ms: int = 10_000,
+) -> list[Claim]:
+    """Take the first turns of the lanes that wait longest, whoever took them in; for several nodes on one database."""
+    return [
+        _load(tx, row, row["session_id"], context_messages, recent(row["session_id"]))
+        for row in queue.take_heads(tx, limit, now, node, lease_ms, _ABOUT)
+    ]
+
+
+_ABOUT = (
+    "i.account, i.channel, i.channel_kind, i.thread, i.message_id, i.reply_handle, s.persona, s.scope,"
+    f" s.channel AS session_channel, i.person_id, s.person_id AS owner, p.display_name, p.language, p.role, {_WINDOW}"
+)
+"""What a claim says of its message (`i`), its session (`s`) and its person (`p`)."""
+
+
+def _take_alone(
+    tx: Transaction, session_id: SessionId, now: int, node: str | None, _lease_ms: int, about: str
+) -> Row | None:
+    """Without a queue: the lane itself says whether its first turn is free."""
     row = tx.row(
         "UPDATE turns SET status = 'running', epoch = epoch + 1, attempts = attempts + 1, started_at = :now, node = :node"
         " WHERE id = ("
         " SELECT t.id FROM turns t WHERE t.session_id = :session AND t.status = 'queued'"
         f" AND t.{_UNFINISHED} AND NOT EXISTS"
         " (SELECT 1 FROM turns r WHERE r.session_id = :session AND r.status = 'running'"
-        f" AND r.{_UNFINISHED})"
-        # Said again for the row itself: another node may have taken it since the head of the lane was looked up.
-        " ORDER BY t.position LIMIT 1) AND status = 'queued'"
-        " RETURNING id, position, epoch, attempts, queued_at, cancel_requested_at, noticed_at, inbox_id",
+        f" AND r.{_UNFINISHED}) ORDER BY t.position LIMIT 1)"
+        " RETURNING id, position, epoch, attempts, queued_at, cancel_requested_at, inbox_id, NULL AS msg_id",
         {"now": now, "session": session_id, "node": node},
     )
     if row is None:
         return None
-    if row["noticed_at"] is not None:
-        # A word about the wait that has not gone out by now would only be untrue.
-        tx.execute(
-            "DELETE FROM outbox WHERE turn_id = :turn AND kind = 'notice' AND state = 'ready'",
-            {"turn": row["id"]},
-        )
-    about = tx.row(
-        "SELECT i.account, i.channel, i.channel_kind, i.thread, i.message_id, i.sent_at, i.reply_handle, s.persona, s.scope,"
-        f" s.channel AS session_channel, i.person_id, s.person_id AS owner, p.display_name, p.language,"
-        f" p.role, {_WINDOW}"
-        " FROM inbox i JOIN sessions s ON s.id = :session LEFT JOIN persons p ON p.id = i.person_id WHERE i.id = :inbox",
+    rest = tx.row(
+        f"SELECT {about} FROM inbox i JOIN sessions s ON s.id = :session LEFT JOIN persons p ON p.id = i.person_id"
+        " WHERE i.id = :inbox",
         {"session": session_id, "inbox": row["inbox_id"]},
     )
-    assert about is not None
+    assert rest is not None
+    return {**row, **rest}
+
+
+def _load(
+    tx: Transaction, about: Row, session_id: SessionId, context_messages: int, recent: Tail | None
+) -> Claim:
+    """All that is needed to run a turn that was taken."""
     moved_to = _reply_channel(about["scope"], about["session_channel"], about["channel"])
     state = window.read(about)
     messages, is_from_memory = _end_of_conversation(
-        tx, session_id, row["position"], context_messages, state, recent
+        tx, session_id, about["position"], context_messages, state, recent
     )
     steps = (
         tx.rows(
             "SELECT number, kind, payload FROM steps WHERE turn_id = :turn ORDER BY number",
-            {"turn": row["id"]},
+            {"turn": about["id"]},
         )
-        if row["attempts"] > 1
+        if about["attempts"] > 1
         else []
     )
     return Claim(
-        turn_id=row["id"],
+        turn_id=about["id"],
         session_id=session_id,
-        position=row["position"],
-        epoch=row["epoch"],
-        attempts=row["attempts"],
-        queued_at=row["queued_at"],
-        is_cancelled=row["cancel_requested_at"] is not None,
+        position=about["position"],
+        epoch=about["epoch"],
+        attempts=about["attempts"],
+        queued_at=about["queued_at"],
+        is_cancelled=about["cancel_requested_at"] is not None,
         address=Address(
             account=about["account"],
             channel=moved_to or about["channel"],
             channel_kind=about["channel_kind"],
             thread=about["thread"],
-            reply_to=None if moved_to else _platforms_id(about["message_id"], about["sent_at"]),
+            reply_to=None if moved_to else about["message_id"],
             reply_handle=orjson.loads(about["reply_handle"]) if about["reply_handle"] else None,
-            inbox_id=row["inbox_id"],
+            inbox_id=about["inbox_id"],
         ),
         persona=about["persona"],
         person_id=about["person_id"],
@@ -500,6 +539,7 @@ def claim(
         summaries=_summaries(tx, session_id, state, recent),
         window=state,
         is_from_memory=is_from_memory,
+        msg_id=about["msg_id"],
     )
 
 
@@ -565,7 +605,7 @@ def record_step(
 ) -> None:
     """Make a model answer or a tool result durable. Raises: StaleClaim."""
     check_claim(tx, claim)
-    is_new = _insert_step(tx, claim, step, now)
+    is_new = tx.execute(*_inserting_step(tx, claim, step, now)) == 1
     if is_new and tool_call is not None:
         tx.execute(
             "INSERT INTO tool_calls (turn_id, session_id, step, call_id, name, arguments, result, outcome, cause, started_at,"
@@ -592,11 +632,13 @@ def record_step(
         tx.execute("UPDATE turns SET tool_calls = tool_calls + 1 WHERE id = :id", {"id": claim.turn_id})
 
 
-def _insert_step(tx: Transaction, claim: Claim, step: StepRecord, now: int) -> bool:
-    """False if it is there already: the write was repeated because nobody heard that it had worked."""
-    changed = tx.execute(
-        "INSERT INTO steps (turn_id, number, kind, payload, created_at) VALUES (:turn, :number, :kind, :payload, :now)"
-        " ON CONFLICT (turn_id, number) DO NOTHING",
+def _inserting_step(tx: Transaction, claim: Claim, step: StepRecord, now: int) -> Statement:
+    """Changes no row if it is there already: the write was repeated because nobody heard that it had worked."""
+    return (
+        (
+            "INSERT INTO steps (turn_id, number, kind, payload, created_at) VALUES (:turn, :number, :kind, :payload, :now)"
+            " ON CONFLICT (turn_id, number) DO NOTHING"
+        ),
         {
             "turn": claim.turn_id,
             "number": step.number,
@@ -605,7 +647,6 @@ def _insert_step(tx: Transaction, claim: Claim, step: StepRecord, now: int) -> b
             "now": now,
         },
     )
-    return changed == 1
 
 
 def check_claim(tx: Transaction, claim: Claim) -> None:
@@ -639,54 +680,75 @@ def finish(
 
     Raises: StaleClaim when the turn is no longer this claim's; nothing is stored then.
     """
-    changed = tx.execute(
-        "UPDATE turns SET status = :status, finished_at = :now, agent = :agent, input_tokens = :input, output_tokens = :output,"
-        " error_ref = :ref WHERE id = :id AND epoch = :epoch AND status = 'running'",
-        {
-            "status": status,
-            "now": now,
-            "agent": agent,
-            "input": input_tokens,
-            "output": output_tokens,
-            "ref": error.ref if error else None,
-            "id": claim.turn_id,
-            "epoch": claim.epoch,
-        },
-    )
-    if changed != 1:
-        raise StaleClaim(claim.turn_id)
-    if last_step is not None:
-        _insert_step(tx, claim, last_step, now)
-    if answer is not None:
-        tx.execute(
-            "INSERT INTO messages (session_id, position, part, role, content, turn_id, metadata, created_at, is_sealed)"
-            " VALUES (:session, :position, 1, 'assistant', :content, :turn, :metadata, :now, :sealed)",
+    statements: list[Statement] = []
+    if claim.msg_id is not None:
+        held = queue.Held(claim.msg_id, claim.epoch)
+        if error is not None and error.kind == "poison":
+            if not queue.bury(tx, held):
+                raise StaleClaim(claim.turn_id)
+        else:
+            statements.append(queue.removing(held))
+    statements.append(
+        (
+            (
+                "UPDATE turns SET status = :status, finished_at = :now, agent = :agent,"
+                " input_tokens = :input, output_tokens = :output,"
+                " error_ref = :ref WHERE id = :id AND epoch = :epoch AND status = 'running'"
+            ),
             {
-                "session": claim.session_id,
-                "position": claim.position,
-                "content": tx.seal.seal(answer),
-                "sealed": int(tx.seal.is_on),
-                "turn": claim.turn_id,
-                "metadata": as_json(metadata or {}),
+                "status": status,
                 "now": now,
+                "agent": agent,
+                "input": input_tokens,
+                "output": output_tokens,
+                "ref": error.ref if error else None,
+                "id": claim.turn_id,
+                "epoch": claim.epoch,
             },
+        )
+    )
+    if any(ran.count != 1 for ran in tx.together(statements)):
+        raise StaleClaim(claim.turn_id)
+    statements = [] if last_step is None else [_inserting_step(tx, claim, last_step, now)]
+    if answer is not None:
+        statements.append(
+            (
+                (
+                    "INSERT INTO messages (session_id, position, part, role, content, turn_id, metadata, created_at, is_sealed)"
+                    " VALUES (:session, :position, 1, 'assistant', :content, :turn, :metadata, :now, :sealed)"
+                ),
+                {
+                    "session": claim.session_id,
+                    "position": claim.position,
+                    "content": tx.seal.seal(answer),
+                    "sealed": int(tx.seal.is_on),
+                    "turn": claim.turn_id,
+                    "metadata": as_json(metadata or {}),
+                    "now": now,
+                },
+            )
         )
     if error is not None:
         record_error(tx, error, now, turn_id=claim.turn_id, session_id=claim.session_id)
-    session = tx.row(
-        "UPDATE sessions SET message_count = message_count + :messages, error_count = error_count + :errors,"
-        " input_tokens = input_tokens + :input, output_tokens = output_tokens + :output, last_activity_at = :now WHERE id = :id"
-        " RETURNING next_position - 1 AS last_position",
-        {
-            "messages": int(answer is not None),
-            "errors": int(error is not None),
-            "input": input_tokens,
-            "output": output_tokens,
-            "now": now,
-            "id": claim.session_id,
-        },
+    statements.append(
+        (
+            (
+                "UPDATE sessions SET message_count = message_count + :messages, error_count = error_count + :errors,"
+                " input_tokens = input_tokens + :input, output_tokens = output_tokens + :output, last_activity_at = :now"
+                " WHERE id = :id RETURNING next_position - 1 AS last_position"
+            ),
+            {
+                "messages": int(answer is not None),
+                "errors": int(error is not None),
+                "input": input_tokens,
+                "output": output_tokens,
+                "now": now,
+                "id": claim.session_id,
+            },
+        )
     )
-    return session is not None and session["last_position"] > claim.position
+    *_, session = tx.together(statements)
+    return bool(session.rows) and session.rows[0]["last_position"] > claim.position
 
 
 def record_error(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sessions.database.base import Transaction
+from sessions.database.base import Dialect, Transaction
 
 _KEPT: Final = "(s.end_reason IS NULL OR s.end_reason <> 'deleted')"
 
@@ -93,6 +93,27 @@ INVARIANTS: Final[Sequence[Invariant]] = (
         " HAVING COUNT(*) > 0",
     ),
 )
+
+
+_OF_THE_QUEUE: Final[Sequence[Invariant]] = (
+    Invariant(
+        "turn_queued",
+        "a turn that waits or runs is in the queue",
+        "SELECT t.id AS broken FROM turns t WHERE t.status IN ('queued', 'running') AND NOT EXISTS"
+        " (SELECT 1 FROM turn_queue q WHERE q.headers->>'x-pgmq-group' = t.session_id AND q.message->>'turn' = t.id)",
+    ),
+    Invariant(
+        "queued_turn",
+        "what is in the queue is a turn that waits or runs",
+        "SELECT q.message->>'turn' AS broken FROM turn_queue q WHERE NOT EXISTS"
+        " (SELECT 1 FROM turns t WHERE t.id = q.message->>'turn' AND t.status IN ('queued', 'running'))",
+    ),
+)
+
+
+def of(dialect: Dialect) -> Sequence[Invariant]:
+    """What must hold in a database of that kind."""
+    return INVARIANTS if dialect == "sqlite" else (*INVARIANTS, *_OF_THE_QUEUE)
 
 
 @dataclass(frozen=True, slots=True)

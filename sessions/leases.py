@@ -14,7 +14,7 @@ from sessions.errors import StaleLease
 
 LeaseKind = Literal["hear", "send", "upkeep", "run"]
 """The first three are for one node at a time. Each node has a `run` of its own, with its name as the account: as long as it lasts, the
-turns that the node has taken are under way."""
+node takes turns. How long it holds each is `sessions/queue.py`."""
 _NODES_KEPT_MS: Final = 3_600_000
 NO_ACCOUNT: Final = AccountId("")
 """The account of a lease for work that belongs to none."""

@@ -223,6 +223,8 @@ class Claim:
     """The messages before its own were not read from the store."""
     is_blocked: bool = False
     """Its person was blocked after the message had been taken in."""
+    msg_id: int | None = None
+    """Its place in the queue that nodes share; None where there is one process."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Final, Literal
 import orjson
 
 from config.names import AccountId, ChannelId, PersonId, SessionId
-from sessions import audit, cleanup, search, statistics
+from sessions import audit, cleanup, queue, search, statistics
 from sessions.audit import Actor
 from sessions.database.base import Row, Transaction, row_lock
 
@@ -286,6 +286,8 @@ def empty_turns(tx: Transaction, session_id: SessionId, positions: Sequence[int]
         f" AND position IN ({listed}) AND status IN ('queued', 'running')",
         {**within, "now": now},
     )
+    if tx.dialect == "postgresql":
+        queue.drop(tx, [row["id"] for row in tx.rows(turns, within)])
     failed = tx.row(
         f"SELECT COUNT(*) AS n FROM tool_calls WHERE outcome = 'error' AND turn_id IN ({turns})", within
     )

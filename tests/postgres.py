@@ -287,6 +287,7 @@ def _empty(name: str) -> None:
         ).fetchall()
         names = ", ".join(f'"{table}"' for (table,) in tables)
         connection.execute(f"TRUNCATE {names} RESTART IDENTITY CASCADE".encode())
+        connection.execute("TRUNCATE pgmq.q_turns, pgmq.a_turns RESTART IDENTITY")
         connection.execute("DELETE FROM schema_version WHERE version > %s", [len(migrate.migrations())])
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, TypeVar
 T = TypeVar("T")
 Row = Mapping[str, Any]
 Parameters = Mapping[str, object]
+Statement = tuple[str, Parameters]
 Dialect = Literal["sqlite", "postgresql"]
 
 COLUMN_TYPES: Mapping[Dialect, Mapping[str, str]] = {
@@ -52,6 +53,16 @@ class Seal(Protocol):
     def open_bytes(self, raw: bytes) -> bytes: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a statement did."""
+
+    count: int
+    """Rows it changed."""
+    rows: Sequence[Row]
+    """What it gave, by SELECT or RETURNING."""
+
+
 class Transaction(Protocol):
     """One open transaction, used from one thread. Statements take named parameters as `:name`.
 
@@ -71,6 +82,9 @@ class Transaction(Protocol):
         """The first row, or None."""
 
     def rows(self, sql: str, parameters: Parameters = {}) -> list[Row]: ...
+
+    def together(self, statements: Sequence[Statement]) -> list["Ran"]:
+        """Run statements one after the other, none of which needs another's result: over a network in one round trip."""
 
     def insert_many(self, into: str, row: str, values: Sequence[object], tail: str = "") -> None:
         """`INSERT INTO {into} VALUES {row}, {row}, … {tail}`, in as few statements as the database takes well.

@@ -9,11 +9,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import resources
+from importlib import metadata, resources
+from pathlib import Path
 from typing import cast
 
 from sessions.database.base import COLUMN_TYPES, Dialect, Transaction
-from sessions.errors import SchemaTooNew
+from sessions.errors import SchemaTooNew, StoreUnavailable
 
 _NAME = re.compile(r"^(\d{4})_([a-z0-9_]+?)(?:\.(sqlite|postgresql))?\.sql$")
 
@@ -95,7 +96,10 @@ def apply(tx: Transaction, migration: Migration, now: int) -> None:
         for placeholder, text in COLUMN_TYPES[tx.dialect].items():
             part = part.replace(placeholder, text)
         for statement in statements(part):
-            tx.execute(statement)
+            if statement == "$PGMQ":
+                _install_pgmq(tx)
+            else:
+                tx.execute(statement)
     tx.execute(
         "CREATE TABLE IF NOT EXISTS schema_version (version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at BIGINT NOT NULL)"
     )
@@ -103,6 +107,31 @@ def apply(tx: Transaction, migration: Migration, now: int) -> None:
         "INSERT INTO schema_version (version, name, applied_at) VALUES (:version, :name, :now)",
         {"version": migration.version, "name": migration.name, "now": now},
     )
+
+
+def _install_pgmq(tx: Transaction) -> None:
+    """Run pgmq's own script, unless it was run here before, by us in another schema or by whoever made the database.
+
+    Raises: StoreUnavailable for one that is too old.
+    """
+    found = tx.row(
+        "SELECT to_regclass('pgmq.meta') IS NOT NULL AS is_there,"
+        " to_regprocedure('pgmq.read_grouped_head(text, integer, integer)') IS NOT NULL AS is_new"
+    )
+    assert found is not None
+    if found["is_there"] and not found["is_new"]:
+        raise StoreUnavailable(
+            "the database has a pgmq that is older than 1.11.1",
+            "Bring it up to date: ALTER EXTENSION pgmq UPDATE.",
+        )
+    if not found["is_there"]:
+        tx.execute(pgmq_sql())
+
+
+def pgmq_sql() -> str:
+    """The script that makes pgmq's schema. The package is only read: importing it would load its whole client."""
+    script = metadata.distribution("pgmq").locate_file("pgmq/sql/pgmq.sql")
+    return Path(str(script)).read_text(encoding="utf-8")
 
 
 def statements(sql: str) -> list[str]:

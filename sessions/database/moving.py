@@ -137,6 +137,7 @@ def _fill_server(old: FileEnd, url: str, *, replaces: bool, is_backup: bool, pro
             )
         new.empty(list(tables))
         moved = _copy(old, new, tables, progress)
+        new.queue_turns()
         move = _move(new, old.where, moved, before)
         new.end(list(tables))
         return move

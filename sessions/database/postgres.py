@@ -40,7 +40,7 @@ import psycopg
 import structlog
 
 from sessions.database import migrate, postgres_scopes
-from sessions.database.base import Parameters, Row, RowSecurity, Seal, Transaction
+from sessions.database.base import Parameters, Ran, Row, RowSecurity, Seal, Statement, Transaction
 from sessions.database.parameters import in_order, numbered
 from sessions.database.postgres_connections import Connections, Limits
 from sessions.database.postgres_errors import is_connection_lost, is_plan_outdated, is_race, translated
@@ -85,6 +85,17 @@ class PostgresTransaction:
         rows = self._run(sql, parameters).fetchall()
         return rows if self._open is None else [self._open(row) for row in rows]
 
+    def together(self, statements: Sequence[Statement]) -> list[Ran]:
+        with self._connection.pipeline():
+            cursors = [self._run_unprepared(sql, parameters) for sql, parameters in statements]
+        return [Ran(cursor.rowcount, self._all(cursor)) for cursor in cursors]
+
+    def _all(self, cursor: psycopg.Cursor[Any]) -> Sequence[Row]:
+        if cursor.description is None:
+            return ()
+        rows = cursor.fetchall()
+        return rows if self._open is None else [self._open(row) for row in rows]
+
     def insert_many(self, into: str, row: str, values: Sequence[object], tail: str = "") -> None:
         if not values:
             return
@@ -100,9 +111,18 @@ class PostgresTransaction:
         statement, names = numbered(sql)
         return self._connection.execute(statement, in_order(names, parameters) if names else None)
 
+    def _run_unprepared(self, sql: str, parameters: Parameters) -> psycopg.Cursor[Any]:
+        """In a pipeline psycopg may take a statement for prepared that the server has forgotten with what failed before it."""
+        statement, names = numbered(sql)
+        values = in_order(names, parameters) if names else None
+        return self._connection.execute(statement, values, prepare=False)
+
 
 class _Narrowed(PostgresTransaction):
     """The same transaction, read as the role that row security holds. Every statement goes there and back in one round trip."""
+
+    def together(self, statements: Sequence[Statement]) -> list[Ran]:
+        return [Ran(cursor.rowcount, self._all(cursor)) for cursor in (self._run(*one) for one in statements)]
 
     def __init__(
         self, connection: psycopg.Connection[Any], seal: Seal, reader: str, to: Mapping[str, object]

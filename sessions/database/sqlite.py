@@ -27,7 +27,7 @@ import aiosqlite
 import structlog
 
 from sessions.database import migrate
-from sessions.database.base import Parameters, Row, RowSecurity, Seal, Transaction
+from sessions.database.base import Parameters, Ran, Row, RowSecurity, Seal, Statement, Transaction
 from sessions.database.pages import wipe_unused
 from sessions.database.parameters import numbered
 from sessions.database.values import storable
@@ -92,6 +92,18 @@ class SqliteTransaction:
         names = [column[0] for column in cursor.description]
         rows: list[Row] = [dict(zip(names, values, strict=True)) for values in found]
         return rows if self._open is None else [self._open(row) for row in rows]
+
+    def together(self, statements: Sequence[Statement]) -> list[Ran]:
+        ran = []
+        for sql, parameters in statements:
+            cursor = self._run(sql, parameters)
+            rows: Sequence[Row] = ()
+            if cursor.description is not None:
+                names = [column[0] for column in cursor.description]
+                rows = [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
+                rows = rows if self._open is None else [self._open(row) for row in rows]
+            ran.append(Ran(cursor.rowcount, rows))
+        return ran
 
     def insert_many(self, into: str, row: str, values: Sequence[object], tail: str = "") -> None:
         # Many rows a statement: each statement gives the interpreter's lock away and waits to have it back, which beside a

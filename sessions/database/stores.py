@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import psycopg
 from psycopg.rows import tuple_row
 
+from sessions import queue
 from sessions.database import migrate
 from sessions.database.postgres import PostgresTransaction
 from sessions.database.postgres_connections import Connections, Limits
@@ -179,6 +180,11 @@ class ServerEnd:
 
     def empty(self, tables: Sequence[str]) -> None:
         self._connection.execute(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY")
+        queue.purge(PostgresTransaction(self._connection))
+
+    def queue_turns(self) -> None:
+        """Let the turns that are not finished wait for the nodes here."""
+        queue.refill(PostgresTransaction(self._connection))
 
     def end(self, tables: Sequence[str]) -> None:
         for table in tables:

@@ -5,6 +5,7 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -394,6 +395,31 @@ async def test_many_rows_come_in_whole_whatever_their_number(database, count):
     found = await database.read(lambda tx: tx.rows("SELECT name, value FROM cursors"))
     expected = {f"offset-{number}": f"value {number}" for number in range(count)} | {"offset-3": "before"}
     assert {row["name"]: row["value"] for row in found} == expected
+
+
+async def test_statements_that_go_together_each_give_their_own(database):
+    """Counts and rows are those of each statement in turn; a failure among them undoes all, and what follows works as before."""
+    insert = "INSERT INTO cursors (account, name, value, updated_at) VALUES (:account, :name, '1', 0) RETURNING name"
+    find = "SELECT name FROM cursors WHERE account = :account ORDER BY name"
+
+    def work(tx: Transaction, *names: str) -> list[Any]:
+        ran = tx.together(
+            [
+                *((insert, {"account": ACCOUNT, "name": name}) for name in names),
+                (find, {"account": ACCOUNT}),
+                ("UPDATE cursors SET updated_at = 1 WHERE name = :name", {"name": "a"}),
+            ]
+        )
+        return [([row["name"] for row in one.rows], one.count) for one in (ran[0], ran[-2], ran[-1])]
+
+    found = await database.write(lambda tx: work(tx, "a", "b"))
+    assert [found[0][0], found[1][0], found[2]] == [["a"], ["a", "b"], ([], 1)]
+    for number in range(12):
+        with pytest.raises(Exception, match=r"(?i)unique"):
+            await database.write(lambda tx: work(tx, f"x{number}", "a"))  # noqa: B023 - awaited in the loop
+        await database.write(lambda tx: work(tx, f"y{number}"))  # noqa: B023 - as above
+    rows = await database.read(lambda tx: tx.rows(find, {"account": ACCOUNT}))
+    assert len(rows) == 14
 
 
 async def test_it_works_again_after_reopening(opener):

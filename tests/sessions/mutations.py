@@ -137,7 +137,24 @@ BREAKS = (
     ),
     Break("the lane has no order", "inbox.py", "ORDER BY t.position LIMIT 1", "ORDER BY t.id DESC LIMIT 1"),
     Break("the lane is not asked who runs", "inbox.py", "r.status = 'running'", "r.status = 'walking'"),
-    Break("a repeated step counts twice", "inbox.py", "    return changed == 1\n", "    return True\n"),
+    Break(
+        "a repeated step counts twice",
+        "inbox.py",
+        "tx.execute(*_inserting_step(tx, claim, step, now)) == 1",
+        "tx.execute(*_inserting_step(tx, claim, step, now)) < 2",
+    ),
+    Break(
+        "a held turn is renewed for whoever lost it",
+        "queue.py",
+        "WHERE q.msg_id = mine.msg_id AND q.read_ct = mine.read_ct RETURNING",
+        "WHERE q.msg_id = mine.msg_id RETURNING",
+    ),
+    Break(
+        "a turn leaves the queue by its number alone",
+        "queue.py",
+        "DELETE FROM turn_queue WHERE msg_id = :id AND read_ct = :count",
+        "DELETE FROM turn_queue WHERE msg_id = :id AND :count = :count",
+    ),
     Break(
         "the conversation shows what came later",
         "inbox.py",

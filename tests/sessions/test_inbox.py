@@ -283,7 +283,7 @@ def test_claiming_with_the_acceptance_is_accepting_and_then_claiming(tx):
     apart = claimed(tx, arrive(tx, one).session_id)
     other = incoming("hi \ud83d", user_id="other", **said)
     at_once = _accepted_and_claimed(tx, other)
-    same = dict.fromkeys(["turn_id", "session_id", "person_id", "address", "messages", "steps"])
+    same = dict.fromkeys(["turn_id", "session_id", "person_id", "address", "messages", "steps", "msg_id"])
     assert dataclasses.replace(at_once, **same) == dataclasses.replace(apart, **same)
     for claim, message in ((apart, one), (at_once, other)):
         ids = {"inbox_id": 0, "reply_to": None}

@@ -346,6 +346,10 @@ WITHOUT_SCOPE: Mapping[str, str] = {
     "inbox.replace_text": "a message's own text, by (account, channel, message id) of its author's edit",
     # by a turn of the session itself
     "inbox.claim": "a lane's own turn, by the session's id from the store itself",
+    "inbox.claim_heads": "lanes' own turns, as the queue gives them",
+    "queue.take": "the turn of a claim, by the session's id from the store itself",
+    "queue.take_heads": "part of `inbox.claim_heads`",
+    "queue.refill": "ids of lanes for the queue, no words",
     "inbox.conversation_until": "part of `claim`",
     "inbox.mark_noticed": "a turn's own place, by the turn's id",
     "window.summaries_of": "a session's own summaries, for its next turn",

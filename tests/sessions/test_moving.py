@@ -70,7 +70,8 @@ async def move_to_file(url, path, **options):
 
 async def broken(database) -> set[str]:
     verdicts = [
-        await database.read(lambda tx, one=one: invariants.verify(tx, one)) for one in invariants.INVARIANTS
+        await database.read(lambda tx, one=one: invariants.verify(tx, one))
+        for one in invariants.of(database.dialect)
     ]
     return {verdict.name for verdict in verdicts if not verdict.holds}
 

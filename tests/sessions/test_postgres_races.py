@@ -260,7 +260,7 @@ async def test_a_late_step_and_a_new_claim_see_one_another(nodes):
     claim = await nodes.one.write(lambda tx: claimed(tx, session.id))
 
     def take_away(tx: Transaction) -> Any:
-        tx.execute("UPDATE turns SET status = 'queued' WHERE id = :id", {"id": claim.turn_id})
+        inbox.recover(tx)
         return claimed(tx, session.id)
 
     _, new = await nodes.race(lambda tx: inbox.record_step(tx, claim, answer_step(1), NOW), take_away)

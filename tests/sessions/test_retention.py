@@ -53,7 +53,8 @@ async def erase(database: Database, person_id: str, *, now: int = NOW) -> int:
 
 async def broken(database: Database) -> list[str]:
     verdicts = [
-        await database.read(lambda tx, one=one: invariants.verify(tx, one)) for one in invariants.INVARIANTS
+        await database.read(lambda tx, one=one: invariants.verify(tx, one))
+        for one in invariants.of(database.dialect)
     ]
     return [verdict.name for verdict in verdicts if not verdict.holds]
 
