@@ -558,7 +558,7 @@ def _run_in_savepoint(
         if connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
             raise RuntimeError("a failed statement was not reported, nothing of its transaction is stored")
     except BaseException as error:
-        if is_race(error) or is_connection_lost(error, connection):
+        if is_race(error) or is_connection_lost(error, connection) or is_plan_outdated(error):
             raise
         operation.error = error
         connection.execute("ROLLBACK TO operation")

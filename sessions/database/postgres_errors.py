@@ -63,8 +63,10 @@ def is_connection_lost(error: BaseException, connection: psycopg.Connection[Any]
 
 
 def is_plan_outdated(error: BaseException) -> bool:
-    """Another node has migrated the schema, and a statement prepared before has other columns now: a new connection is needed."""
-    return isinstance(error, errors.FeatureNotSupported)
+    """What was prepared before does not fit any more, and a new connection is needed: another node has migrated the schema, or
+    the server has forgotten a statement with the failed part of a pipeline, which psycopg does not always notice.
+    """
+    return isinstance(error, errors.FeatureNotSupported | errors.InvalidSqlStatementName)
 
 
 def translated(error: BaseException, where: str) -> BaseException:

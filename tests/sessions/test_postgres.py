@@ -339,6 +339,26 @@ async def test_a_schema_that_another_node_has_changed(url):
 # What is stored, and where
 
 
+@pytest.mark.parametrize("beside", [0, 3], ids=["alone", "in a batch"])
+async def test_a_statement_that_the_server_has_forgotten(url, beside):
+    """psycopg takes a statement for prepared that the server does not know any more: it is said again, and nobody notices."""
+    async with opened(url, writers=1) as database:
+        tries: list[int] = []
+
+        def work(tx: Transaction) -> None:
+            for _ in range(8):  # so often that it is prepared
+                tx.row("SELECT CAST(:one AS integer) AS x", {"one": 1})
+            tries.append(1)
+            if len(tries) < 3:
+                tx._connection.pgconn.exec_(b"DEALLOCATE ALL")  # behind psycopg's back
+            assert tx.row("SELECT CAST(:one AS integer) AS x", {"one": 1})["x"] == 1
+            put(tx, "kept")
+
+        others = [database.write(lambda tx, n=n: put(tx, str(n))) for n in range(beside)]
+        await asyncio.gather(database.write(work), *others)
+        assert len(tries) == 3
+
+
 @pytest.mark.parametrize("programs", postgres.programs(), ids=lambda path: str(path).split("/")[-2])
 async def test_every_server_of_this_machine(programs):
     """From an empty database to an answered turn, on each version that is at hand."""
