@@ -463,7 +463,7 @@ def claim_heads(
 
 
 _ABOUT = (
-    "i.account, i.channel, i.channel_kind, i.thread, i.message_id, i.reply_handle, s.persona, s.scope,"
+    "i.account, i.channel, i.channel_kind, i.thread, i.message_id, i.sent_at, i.reply_handle, s.persona, s.scope,"
     f" s.channel AS session_channel, i.person_id, s.person_id AS owner, p.display_name, p.language, p.role, {_WINDOW}"
 )
 """What a claim says of its message (`i`), its session (`s`) and its person (`p`)."""
@@ -480,7 +480,7 @@ def _take_alone(
         f" AND t.{_UNFINISHED} AND NOT EXISTS"
         " (SELECT 1 FROM turns r WHERE r.session_id = :session AND r.status = 'running'"
         f" AND r.{_UNFINISHED}) ORDER BY t.position LIMIT 1)"
-        " RETURNING id, position, epoch, attempts, queued_at, cancel_requested_at, inbox_id, NULL AS msg_id",
+        " RETURNING id, position, epoch, attempts, queued_at, cancel_requested_at, noticed_at, inbox_id, NULL AS msg_id",
         {"now": now, "session": session_id, "node": node},
     )
     if row is None:
@@ -498,6 +498,12 @@ def _load(
     tx: Transaction, about: Row, session_id: SessionId, context_messages: int, recent: Tail | None
 ) -> Claim:
     """All that is needed to run a turn that was taken."""
+    if about["noticed_at"] is not None:
+        # A word about the wait that has not gone out by now would only be untrue.
+        tx.execute(
+            "DELETE FROM outbox WHERE turn_id = :turn AND kind = 'notice' AND state = 'ready'",
+            {"turn": about["id"]},
+        )
     moved_to = _reply_channel(about["scope"], about["session_channel"], about["channel"])
     state = window.read(about)
     messages, is_from_memory = _end_of_conversation(
@@ -524,7 +530,7 @@ def _load(
             channel=moved_to or about["channel"],
             channel_kind=about["channel_kind"],
             thread=about["thread"],
-            reply_to=None if moved_to else about["message_id"],
+            reply_to=None if moved_to else _platforms_id(about["message_id"], about["sent_at"]),
             reply_handle=orjson.loads(about["reply_handle"]) if about["reply_handle"] else None,
             inbox_id=about["inbox_id"],
         ),

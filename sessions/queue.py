@@ -64,7 +64,7 @@ def take(
         " AND vt <= clock_timestamp() RETURNING msg_id, read_ct, message->>'turn' AS turn_id), running AS ("
         " UPDATE turns SET status = 'running', epoch = taken.read_ct, attempts = attempts + 1, started_at = :now, node = :node"
         " FROM taken WHERE turns.id = taken.turn_id AND turns.status IN ('queued', 'running')"
-        " RETURNING turns.id, position, epoch, attempts, queued_at, cancel_requested_at, inbox_id, taken.msg_id)"
+        " RETURNING turns.id, position, epoch, attempts, queued_at, cancel_requested_at, noticed_at, inbox_id, taken.msg_id)"
         f" SELECT r.*, {about} FROM running r JOIN inbox i ON i.id = r.inbox_id JOIN sessions s ON s.id = :session"
         " LEFT JOIN persons p ON p.id = i.person_id",
         {"session": session_id, "now": now, "node": node, "lease": lease_ms},
@@ -83,7 +83,8 @@ def take_heads(
         " FROM pgmq.read_grouped_head(turn_queue_name(), CAST(:seconds AS integer), CAST(:limit AS integer))), running AS ("
         " UPDATE turns SET status = 'running', epoch = taken.read_ct, attempts = attempts + 1, started_at = :now, node = :node"
         " FROM taken WHERE turns.id = taken.turn_id AND turns.status IN ('queued', 'running')"
-        " RETURNING turns.id, position, epoch, attempts, queued_at, cancel_requested_at, inbox_id, taken.msg_id, turns.session_id)"
+        " RETURNING turns.id, position, epoch, attempts, queued_at, cancel_requested_at, noticed_at, inbox_id, taken.msg_id,"
+        " turns.session_id)"
         f" SELECT r.*, {about} FROM running r JOIN inbox i ON i.id = r.inbox_id JOIN sessions s ON s.id = r.session_id"
         " LEFT JOIN persons p ON p.id = i.person_id ORDER BY r.msg_id",
         {"seconds": -(-lease_ms // 1000), "limit": limit, "now": now, "node": node},

@@ -30,7 +30,7 @@ from tests.process.talk import Talk
 
 LANES = 6
 """Scenarios beside each other; each is mostly waiting."""
-EVERY = {"memory": 4, "telegram": 6, "discord": 9}
+EVERY = {"memory": 8, "telegram": 12, "discord": 16}
 """`make test` tries every so many of the crash points, beginning anywhere: the slower a platform starts, the fewer. All of
 them: `make crash-points`, or `python -m tests.process.crash_points --adapter telegram`.
 """

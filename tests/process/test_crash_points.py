@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
     [
         *((adapter, "sqlite", every) for adapter, every in crash_points.EVERY.items()),
         # Each start here waits for the leases of the one that died.
-        ("memory", "postgresql", 12),
+        ("memory", "postgresql", 20),
     ],
 )
 async def test_every_commit_boundary(adapter: str, database: Dialect, every: int, tmp_path: Path) -> None:

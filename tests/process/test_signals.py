@@ -110,7 +110,11 @@ async def test_second_sigterm_ends_at_once(tmp_path: Path) -> None:
 async def test_a_terminal_that_goes_away_ends_it_in_order(tmp_path: Path) -> None:
     """SIGHUP, also twice, is an orderly end: what runs is answered, exit 0. Under nohup it is nothing."""
     async with talking(tmp_path, sessions=1, shutdown_after_s=20) as (talk, daemon):
-        await daemon.start()
+        ours = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup themselves
+        try:
+            await daemon.start()
+        finally:
+            signal.signal(signal.SIGHUP, ours)
         await talk.say(script="delay=2")
 
         async def runs() -> bool:

@@ -641,3 +641,11 @@ def test_people_are_not_needed_to_record_a_message(tx):
     inbox.record(tx, incoming(), "declined", "", NOW, person_id=None)
     inbox.record(tx, incoming(), "declined", "", NOW, person_id=PersonId(person.id))
     assert count(tx, "inbox") == 2
+
+
+def test_an_edit_that_waited_is_answered_under_its_message(tx):
+    """An edit is kept under an id of its own; the reply names the message, which is all that the platform knows."""
+    first = arrive(tx, incoming("before it"))
+    arrive(tx, incoming("now for you", message_id="m-1", dedupe_id=f"m-1:{NOW}"))
+    inbox.finish(tx, claimed(tx, first.session_id), "completed", NOW)
+    assert claimed(tx, first.session_id).address.reply_to == "m-1"
