@@ -62,8 +62,11 @@ def code_spans(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_link_leads_somewhere(name):
-    """A relative link names a file that exists, and an anchor a heading of it."""
+    """A link has both its brackets; a relative one names a file that exists, and an anchor a heading of it."""
     path = ROOT / name
+    assert text(name).count("](") == len(re.findall(r"\[[^\[\]]*\]\(", text(name))), (
+        f"{name}: a bracket is missing"
+    )
     for target in re.findall(r"\]\(([^)\s]+)\)", text(name)):
         if re.match(r"[a-z]+://|mailto:", target):
             continue
