@@ -164,6 +164,7 @@ class Loading(Protocol):
 
 AgentErrorKind = Literal[
     "refused_key",  # 401, 403: only the operator can help
+    "unknown_model",  # 404: as above
     "rate_limited",
     "unavailable",  # 5xx, connection refused, cut
     "timeout",

@@ -110,12 +110,14 @@ def _explain_api_error(error: ModelAPIError, endpoint: Endpoint) -> Failure:
             kind, is_retryable = "timeout", error.phase in {"connect", "pool"}
         case ModelConnectionError() | ModelUnavailableError() | ModelServerError():
             kind, is_retryable = "unavailable", True
+        case ModelHTTPError() if status == 404:
+            kind = "unknown_model"
         case ModelHTTPError() if status in {408, 409, 425}:
             kind, is_retryable = "unavailable", True
         case ModelHTTPError() if status == 413 or any(word in told.lower() for word in _TOO_LONG_WORDS):
             kind = "context_too_long"
         case ModelHTTPError():
-            kind = "fault"  # a request or a model name that the server does not accept: no retry can help
+            kind = "fault"  # a request that the server does not accept: no retry can help
         case _ if any(word in told.lower() for word in _TOO_LONG_WORDS):
             kind = "context_too_long"
         case _ if error.in_stream:

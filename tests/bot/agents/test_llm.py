@@ -268,7 +268,7 @@ _ONCE = 1
         ("401", "refused_key", _ONCE),
         ("403", "refused_key", _ONCE),
         ("quota", "refused_key", _ONCE),
-        ("404", "fault", _ONCE),
+        ("404", "unknown_model", _ONCE),
         ("429", "rate_limited", _RETRIED),
         ("500", "unavailable", _RETRIED),
         ("502", "unavailable", _RETRIED),
