@@ -65,9 +65,9 @@ kill-loop: $(VENV)/.dev ## kill -9 at random moments, CYCLES=200 per adapter
 	$(BIN)/python -m tests.process.postgres_kill --cycles 30
 	$(BIN)/python -m tests.process.fleet_load --sessions 1000 --messages 10
 
-crash-points: $(VENV)/.dev ## a crash before and after every commit of a scenario, on each adapter; every third on PostgreSQL
+crash-points: $(VENV)/.dev ## a crash before and after every commit of a scenario, on each adapter; every fifth on PostgreSQL
 	$(BIN)/python -m tests.process.crash_points $(ARGS)
-	$(BIN)/python -m tests.process.crash_points --database postgresql --adapter memory telegram --every 3 $(ARGS)
+	$(BIN)/python -m tests.process.crash_points --database postgresql --adapter memory telegram --every 5 $(ARGS)
 
 model-faults: $(VENV)/.dev ## TURNS=10000 turns on a model that fails three times of ten
 	$(BIN)/python -m tests.process.model_faults --turns $(TURNS) $(ARGS)
