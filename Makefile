@@ -51,7 +51,7 @@ check: $(VENV)/.dev ## lint, format, types, and which package may import which
 	$(BIN)/lint-imports --no-logo
 
 test: $(VENV)/.dev ## the test suite (JOBS=3 processes: many tests only wait)
-	$(BIN)/pytest -n $(JOBS) --dist=worksteal --session-timeout=590 --inline-snapshot=disable $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist=worksteal --session-timeout=900 --inline-snapshot=disable $(ARGS)
 
 bench: $(VENV)/.dev $(PEERS)/.installed ## every claim about speed, measured here; ARGS='search' for one
 	$(BIN)/python -m benchmarks $(ARGS)
