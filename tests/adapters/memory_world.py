@@ -61,7 +61,7 @@ class RoomWorld:
         self.adapter.say_nonsense()
 
     async def press(self, label: str) -> None:
-        raise NotImplementedError
+        raise NotImplementedError("there are no buttons in a room")
 
 
 @asynccontextmanager
@@ -116,7 +116,7 @@ class BridgeWorld:
         self.counterparty.poison()
 
     async def press(self, label: str) -> None:
-        raise NotImplementedError
+        raise NotImplementedError("there are no buttons in a room")
 
 
 @asynccontextmanager

@@ -109,22 +109,22 @@ class TerminalWorld:
                 await asyncio.sleep(0.01)
 
     async def lose_next_answer(self) -> None:
-        raise NotImplementedError
+        raise NotImplementedError("a screen gives no answers that could be lost")
 
     async def rate_limit_next(self, retry_after_s: float) -> None:
-        raise NotImplementedError
+        raise NotImplementedError("a screen has no pace")
 
     async def refuse_next(self) -> None:
-        raise NotImplementedError
+        raise NotImplementedError("a screen refuses nothing")
 
     async def outage(self, on: bool) -> None:
-        raise NotImplementedError
+        raise NotImplementedError("a screen is never away")
 
     async def poison(self) -> None:
-        raise NotImplementedError
+        raise NotImplementedError("every line can be read")
 
     async def press(self, label: str) -> None:
-        raise NotImplementedError
+        raise NotImplementedError("there are no buttons on a terminal")
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """The three APIs' shapes: reading requests, writing streams and errors. `server` decides what is said."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -52,7 +53,7 @@ def _tokens(value: object) -> int:
     return max(1, len(json.dumps(value)) // 4)
 
 
-class Wire:
+class Wire(ABC):
     """One vendor's shapes."""
 
     name: Api
@@ -62,8 +63,8 @@ class Wire:
         self.model = str(body.get("model"))
         self.input_tokens = _tokens(body)
 
-    def seen(self) -> list[Seen]:
-        raise NotImplementedError
+    @abstractmethod
+    def seen(self) -> list[Seen]: ...
 
     def tools(self) -> list[str]:
         return [
@@ -89,8 +90,8 @@ class Wire:
             return "this server only streams"
         return None
 
-    def call_ids(self) -> Iterator[tuple[Literal["call", "result", "other"], str]]:
-        raise NotImplementedError
+    @abstractmethod
+    def call_ids(self) -> Iterator[tuple[Literal["call", "result", "other"], str]]: ...
 
     def error(self, status: int, message: str, code: str) -> web.Response:
         kind = {401: "invalid_request_error", 429: code, 400: "invalid_request_error"}.get(
@@ -109,8 +110,8 @@ class Wire:
         error = {"error": {"message": "The server had an error.", "type": "server_error", "code": None}}
         return f"data: {json.dumps(error)}\n\n".encode()
 
-    def events(self, answer: Answer, piece_chars: int) -> Iterator[bytes]:
-        raise NotImplementedError
+    @abstractmethod
+    def events(self, answer: Answer, piece_chars: int) -> Iterator[bytes]: ...
 
 
 def _plain(content: Any) -> str:
