@@ -4,17 +4,7 @@ import json
 
 import pytest
 
-from config import logging as logs
-from tests.bot.console import Console
 from tests.bot.test_roles_cli import ada
-
-
-@pytest.fixture
-def console(tmp_path, monkeypatch):
-    for name in ("PALAVER_CONFIG", "PALAVER_DATABASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    yield Console(tmp_path)
-    logs.stop()  # the commands that write silence the log for their own process
 
 
 def test_what_was_done_to_a_person_is_listed_beside_a_daemon(console):

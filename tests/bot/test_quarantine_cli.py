@@ -2,22 +2,10 @@
 
 import json
 
-import pytest
-
-from config import logging as logs
 from sessions import inbox, quarantine
-from tests.bot.console import Console
 from tests.sessions.records import ACCOUNT, DAY, NOW
 
 NASTY = b'{"text": "\x1b[2J\x1b]0;owned\x07 \xff \xe2\x80\xae txt.exe", "a": "\xc3\xa4"}'
-
-
-@pytest.fixture
-def console(tmp_path, monkeypatch):
-    for name in ("PALAVER_CONFIG", "PALAVER_DATABASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    yield Console(tmp_path)
-    logs.stop()  # the commands that write silence the log for their own process
 
 
 def set_aside(console, raw=NASTY, reason="no sender\x1b[31m", at=NOW):

@@ -5,20 +5,10 @@ import json
 import pytest
 
 from bot.policy import decide
-from config import logging as logs
 from config.settings import AccessSettings
 from sessions import people
-from tests.bot.console import Console
 from tests.bot.house import inbound
 from tests.sessions.records import NOW, incoming
-
-
-@pytest.fixture
-def console(tmp_path, monkeypatch):
-    for name in ("PALAVER_CONFIG", "PALAVER_DATABASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    yield Console(tmp_path)
-    logs.stop()  # the commands that write silence the log for their own process
 
 
 def ada(tx):

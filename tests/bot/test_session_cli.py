@@ -4,47 +4,26 @@ import asyncio
 import json
 import re
 import time
-from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from bot.cli import cli
-from config import logging as logs
 from config.settings import Settings
 from sessions import contents, inbox, lifecycle, summaries, tokens
 from sessions.database.sqlite import SqliteDatabase
 from sessions.scope import OperatorScope
+from tests.bot.console import Console
 from tests.sessions.records import DAY, arrive, claimed, incoming, resolved
-from tests.sessions.stores import lay_sqlite
 
 EVERYTHING = OperatorScope()
 NOW = 1_700_000_000_000
 """Long ago, so that what is not kept alive is due."""
 
 
-class Terminal:
-    """One database and the commands run on it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "palaver.db"
-        self.config = folder / "config.toml"
-        self.config.write_text(f'database_url = "sqlite://{self.path}"\n', encoding="utf-8")
+class Terminal(Console):
+    """`palaver sessions …`."""
 
     def run(self, *words: str) -> tuple[int, str, str]:
-        result = CliRunner().invoke(cli, ["sessions", *words, "--config", str(self.config)])
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return result.exit_code, result.stdout, result.stderr
-
-    def change(self, work):
-        async def run():
-            database = await SqliteDatabase.open(lay_sqlite(self.path))
-            try:
-                return await database.write(work)
-            finally:
-                await database.close()
-
-        return asyncio.run(run())
+        return super().run("sessions", *words)
 
 
 def _talk(tx, text="a trip to Rome", at=NOW, **changes):
@@ -54,11 +33,8 @@ def _talk(tx, text="a trip to Rome", at=NOW, **changes):
 
 
 @pytest.fixture
-def terminal(tmp_path, monkeypatch):
-    for name in ("PALAVER_CONFIG", "PALAVER_DATABASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    yield Terminal(tmp_path)
-    logs.stop()  # the commands that write silence the log for their own process
+def terminal(console, tmp_path):
+    return Terminal(tmp_path)
 
 
 def test_a_session_is_shown_with_what_it_holds(terminal):

@@ -4,6 +4,7 @@ On PostgreSQL; that the lanes keep their order and run one at a time is shown fo
 """
 
 import asyncio
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -269,6 +270,18 @@ class Slow:
     async def tell_wait(self, turn_id, language): ...
 
 
+@asynccontextmanager
+async def sharing(lanes):
+    """A node that runs what waits, until the end of the block."""
+    task = asyncio.create_task(lanes.share())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await lanes.drain(5)
+
+
 def lanes_on(database, runner, *, node="one", lease_s=0.6, max_running=3, **more):
     return Lanes(
         database,
@@ -312,18 +325,13 @@ async def test_a_turn_that_is_not_renewed_goes_to_the_next_node(database):
     await asyncio.wait_for(one.begun.wait(), 10)
     loop = asyncio.get_running_loop()
     began = loop.time()
-    sharing = asyncio.create_task(second.share())
-    try:
+    async with sharing(second):
         await asyncio.wait_for(two.begun.wait(), 10)
         assert loop.time() - began < 1.6
         one.gate.set()
         await first.drain(5)
         assert one.refused == 1
         assert [claim.epoch for claim in two.ran] == [2]
-    finally:
-        sharing.cancel()
-        await asyncio.wait([sharing])
-        await second.drain(5)
 
 
 async def test_a_drained_node_gives_back_what_it_could_not_finish(database):
@@ -367,15 +375,10 @@ async def test_a_backlog_is_worked_off_without_waiting_for_looks(database):
     lanes = lanes_on(database, runner, lease_s=10, max_running=4)
     loop = asyncio.get_running_loop()
     began = loop.time()
-    sharing = asyncio.create_task(lanes.share())
-    try:
+    async with sharing(lanes):
         while len(runner.ran) < 40:
             await asyncio.sleep(0.01)
             assert loop.time() - began < 6, "ten batches, and not a second for each"
-    finally:
-        sharing.cancel()
-        await asyncio.wait([sharing])
-        await lanes.drain(5)
 
 
 async def test_a_node_without_room_tells_the_others(database):
