@@ -6,7 +6,7 @@ Owns the shape that Discord wants and the hash by which a change is noticed. The
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -65,14 +65,7 @@ def _entry(spec: CommandSpec, translations: dict[str, CommandSpec | None]) -> di
         "contexts": [IN_GUILDS, IN_DIRECT],
         "integration_types": [INSTALLED_IN_GUILD],
     }
-    known = {language: other for language, other in translations.items() if other is not None}
-    descriptions = {
-        locale: _line(other.description)
-        for language, other in known.items()
-        for locale in LOCALES[language]
-        if other.description and other.description != spec.description
-    }
-    if descriptions:
+    if descriptions := _localised(spec, translations, lambda one: _line(one.description)):
         entry["description_localizations"] = descriptions
     if spec.argument is not None:
         option: dict[str, Any] = {
@@ -83,24 +76,24 @@ def _entry(spec: CommandSpec, translations: dict[str, CommandSpec | None]) -> di
         }
         if spec.argument_values:
             option["choices"] = [{"name": value, "value": value} for value in spec.argument_values]
-        names = {
-            locale: other.argument.lower()
-            for language, other in known.items()
-            for locale in LOCALES[language]
-            if other.argument and other.argument.lower() != option["name"]
-        }
-        if names:
+        if names := _localised(spec, translations, lambda one: (one.argument or "").lower()):
             option["name_localizations"] = names
-        hints = {
-            locale: _line(other.argument_hint)
-            for language, other in known.items()
-            for locale in LOCALES[language]
-            if other.argument_hint and other.argument_hint != spec.argument_hint
-        }
-        if hints:
+        if hints := _localised(spec, translations, lambda one: _line(one.argument_hint)):
             option["description_localizations"] = hints
         entry["options"] = [option]
     return entry
+
+
+def _localised(
+    spec: CommandSpec, translations: Mapping[str, CommandSpec | None], said: Callable[[CommandSpec], str]
+) -> dict[str, Json]:
+    """What the translations say otherwise, by Discord's locale."""
+    return {
+        locale: said(other)
+        for language, other in translations.items()
+        if other is not None and said(other) not in ("", said(spec))
+        for locale in LOCALES[language]
+    }
 
 
 def _line(text: str) -> str:

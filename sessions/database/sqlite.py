@@ -85,25 +85,23 @@ class SqliteTransaction:
         return row if self._open is None else self._open(row)
 
     def rows(self, sql: str, parameters: Parameters = {}) -> list[Row]:
-        cursor = self._run(sql, parameters)
+        return self._all(self._run(sql, parameters))
+
+    def together(self, statements: Sequence[Statement]) -> list[Ran]:
+        ran = []
+        for sql, parameters in statements:
+            cursor = self._run(sql, parameters)
+            rows = self._all(cursor)  # what RETURNING gives is counted when it has been read
+            ran.append(Ran(cursor.rowcount, rows))
+        return ran
+
+    def _all(self, cursor: sqlite3.Cursor) -> list[Row]:
         found = cursor.fetchall()
         if not found:
             return []
         names = [column[0] for column in cursor.description]
         rows: list[Row] = [dict(zip(names, values, strict=True)) for values in found]
         return rows if self._open is None else [self._open(row) for row in rows]
-
-    def together(self, statements: Sequence[Statement]) -> list[Ran]:
-        ran = []
-        for sql, parameters in statements:
-            cursor = self._run(sql, parameters)
-            rows: Sequence[Row] = ()
-            if cursor.description is not None:
-                names = [column[0] for column in cursor.description]
-                rows = [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
-                rows = rows if self._open is None else [self._open(row) for row in rows]
-            ran.append(Ran(cursor.rowcount, rows))
-        return ran
 
     def insert_many(self, into: str, row: str, values: Sequence[object], tail: str = "") -> None:
         # Many rows a statement: each statement gives the interpreter's lock away and waits to have it back, which beside a
