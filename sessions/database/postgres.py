@@ -87,7 +87,7 @@ class PostgresTransaction:
 
     def together(self, statements: Sequence[Statement]) -> list[Ran]:
         with self._connection.pipeline():
-            cursors = [self._run_unprepared(sql, parameters) for sql, parameters in statements]
+            cursors = [self._run(sql, parameters) for sql, parameters in statements]
         return [Ran(cursor.rowcount, self._all(cursor)) for cursor in cursors]
 
     def _all(self, cursor: psycopg.Cursor[Any]) -> Sequence[Row]:
@@ -110,12 +110,6 @@ class PostgresTransaction:
     def _run(self, sql: str, parameters: Parameters) -> psycopg.Cursor[Any]:
         statement, names = numbered(sql)
         return self._connection.execute(statement, in_order(names, parameters) if names else None)
-
-    def _run_unprepared(self, sql: str, parameters: Parameters) -> psycopg.Cursor[Any]:
-        """In a pipeline psycopg may take a statement for prepared that the server has forgotten with what failed before it."""
-        statement, names = numbered(sql)
-        values = in_order(names, parameters) if names else None
-        return self._connection.execute(statement, values, prepare=False)
 
 
 class _Narrowed(PostgresTransaction):
