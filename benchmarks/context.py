@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.measuring import Claim, options, percentile, quiet, table, working_folder
 from benchmarks.peers import NAMES, NOT_INSTALLED, Peer, peers
-from sessions import context, inbox, lifecycle
+from sessions import context, lane, lifecycle
 from sessions.database.base import Transaction
 from sessions.database.sqlite import SqliteDatabase
 from sessions.models import Session
@@ -127,7 +127,7 @@ async def measure(folder: Path, others: dict[str, Peer], rounds: int, sizes: tup
                 for size, session in sessions.items():
                     started = time.perf_counter()
                     await database.read(
-                        lambda tx, one=session.id: inbox.conversation_until(tx, one, 2**62, 20)  # type: ignore[misc]  # bound early
+                        lambda tx, one=session.id: lane.conversation_until(tx, one, 2**62, 20)  # type: ignore[misc]  # bound early
                     )
                     times.setdefault(("last 20", size), []).append(1000 * (time.perf_counter() - started))
             for key, peer in others.items():

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.measuring import Claim, on_model_disk, options, percentile, quiet, table
 from benchmarks.store_turns import _incoming, turn
 from config.names import AccountId
-from sessions import inbox, lifecycle, people
+from sessions import inbox, lane, lifecycle, people
 from sessions.database.base import Transaction
 from sessions.database.sqlite import SqliteDatabase
 
@@ -61,7 +61,7 @@ async def main() -> bool:
         assert known is not None
         await timed(
             CONTEXT,
-            database.read(lambda tx, i=known["id"]: inbox.conversation_until(tx, i, 10**9, 20)),  # type: ignore[misc]  # bound early
+            database.read(lambda tx, i=known["id"]: lane.conversation_until(tx, i, 10**9, 20)),  # type: ignore[misc]  # bound early
         )
     await database.close()
     shutil.rmtree(folder)

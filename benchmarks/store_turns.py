@@ -31,7 +31,7 @@ from benchmarks.measuring import (
 )
 from benchmarks.peers import NAMES, NOT_INSTALLED, peers
 from config.names import AccountId, ChannelId, PlatformMessageId, PlatformUserId
-from sessions import inbox, lifecycle, outbox, people
+from sessions import inbox, lane, lifecycle, outbox, people
 from sessions.database.base import Transaction
 from sessions.database.sqlite import SqliteDatabase
 from sessions.hot import HotSessions, Tail, tail_after
@@ -79,7 +79,7 @@ def _accept(tx: Transaction, message: Incoming, now: int) -> Claim:
     session, _ = lifecycle.resolve(
         tx, message, person, "person", separate_threads=True, expire_after_ms=0, persona=None, now=now
     )
-    if inbox.waiting(tx, session.id):
+    if lane.waiting(tx, session.id):
         raise AssertionError
     return inbox.accept_and_claim(
         tx, message, session, person, now, context_messages=CONTEXT, recent=_hot.tail(session.id)
@@ -87,7 +87,7 @@ def _accept(tx: Transaction, message: Incoming, now: int) -> Claim:
 
 
 def _finish(tx: Transaction, claim: Claim, now: int) -> Tail:
-    inbox.finish(tx, claim, "completed", now, answer=ANSWER, agent="bench")
+    lane.finish(tx, claim, "completed", now, answer=ANSWER, agent="bench")
     outbox.add(tx, claim.address, "answer", [{"text": ANSWER, "markup": None}], now, turn_id=claim.turn_id)
     return tail_after(claim, ANSWER, {}, now, CONTEXT)
 

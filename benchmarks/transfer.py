@@ -14,7 +14,7 @@ import tracemalloc
 from pathlib import Path
 
 from benchmarks.measuring import Claim, options, percentile, quiet, resident_mb, table, working_folder
-from sessions import inbox
+from sessions import lane
 from sessions.database.sqlite import SqliteDatabase
 from sessions.keys import session_key
 from sessions.models import new_id
@@ -151,7 +151,7 @@ async def context_reads(database: SqliteDatabase, reads: int) -> list[float]:
     for number in range(reads):
         began = time.perf_counter()
         found = await database.read(
-            lambda tx, n=number: inbox.conversation_until(tx, ids[n % len(ids)], 10**9, 20)
+            lambda tx, n=number: lane.conversation_until(tx, ids[n % len(ids)], 10**9, 20)
         )
         took.append((time.perf_counter() - began) * 1000)
         assert found

@@ -20,7 +20,7 @@ from bot.catalogue import Catalogue
 from bot.commands import filters
 from config.names import AccountId, ChannelId, Json, PlatformMessageId, SessionId, TurnId
 from config.settings import AccountSettings, Settings
-from sessions import inbox, lifecycle, outbox, people
+from sessions import addresses, inbox, lane, lifecycle, outbox, people
 from sessions.database.base import Database, Transaction
 from sessions.errors import StoreError
 from sessions.hot import HotSessions
@@ -295,7 +295,7 @@ class Gateway:
             return self._decline(
                 tx, message, incoming, person, policy.Decision("session_paused", "paused"), now
             )
-        waiting = inbox.waiting(tx, session.id)
+        waiting = lane.waiting(tx, session.id)
         if waiting >= self._settings.turns.max_waiting:
             decision = policy.Decision("queue_full", "queue_full")
             return self._decline(tx, message, incoming, person, decision, now, count=waiting)
@@ -336,7 +336,7 @@ class Gateway:
 
     def _greet(self, tx: Transaction, inbox_id: int, person: Person, now: int) -> bool:
         """What /start says, as a message of its own ahead of the answer."""
-        address = inbox.address_of(tx, inbox_id)
+        address = addresses.address_of(tx, inbox_id)
         if address is None:
             return False
         text = self._catalogue.say("start", person.language, name=person.display_name)

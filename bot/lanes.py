@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import structlog
 
 from config.names import SessionId, TurnId
-from sessions import inbox, queue
+from sessions import inbox, lane, queue
 from sessions.database.base import Database, Transaction
 from sessions.errors import StoreError
 from sessions.hot import HotSessions
@@ -111,7 +111,7 @@ class Lanes:
     async def recover(self) -> int:
         """Take up what the last process left. Gives the number of sessions with work."""
         await self._database.write(self._recover_rows)
-        sessions = await self._database.read(inbox.sessions_with_work)
+        sessions = await self._database.read(lane.sessions_with_work)
         for session_id in sessions:
             self.notify(session_id)
         return len(sessions)
@@ -169,7 +169,7 @@ class Lanes:
             return _LOOK_S
         limit = 2 * self._max_running
         ready, stopped, end_ms = await self._database.read(
-            lambda tx: (queue.heads(tx, limit), inbox.cancelled_elsewhere(tx, node), queue.next_end_ms(tx))
+            lambda tx: (queue.heads(tx, limit), lane.cancelled_elsewhere(tx, node), queue.next_end_ms(tx))
         )
         self._stop_here(stopped)
         waiting = [session_id for session_id in ready if session_id not in self._running]
@@ -199,7 +199,7 @@ class Lanes:
         claims: list[Claim] = []
         try:
             claims = await self._database.write(
-                lambda tx: inbox.claim_heads(
+                lambda tx: lane.claim_heads(
                     tx,
                     min(places, _MOST_AT_ONCE),
                     self._now(),
@@ -227,7 +227,7 @@ class Lanes:
 
     def _recover_rows(self, tx: Transaction) -> None:
         inbox.advance_ids(tx, self._now())
-        inbox.recover(tx)
+        lane.recover(tx)
 
     def notify(self, session_id: SessionId) -> None:
         """This session may have a turn to run."""
@@ -396,7 +396,7 @@ class Lanes:
         while True:
             try:
                 return await self._database.write(
-                    lambda tx: inbox.claim(
+                    lambda tx: lane.claim(
                         tx,
                         session_id,
                         self._now(),

@@ -34,7 +34,7 @@ from bot.tools.registry import ToolContext, ToolRegistry, ToolResult
 from bot.windows import TurnWindow, allowed
 from config.names import AccountId, ChannelId, Json, PlatformMessageId, SessionId, TurnId
 from config.settings import Settings
-from sessions import contents, inbox, outbox, search
+from sessions import contents, lane, outbox, search
 from sessions.database.base import Database, Transaction
 from sessions.database.values import storable
 from sessions.errors import StaleClaim, StoreError
@@ -217,7 +217,7 @@ class Turns:
         """If the turn still waits and its person does not know, say how many are ahead."""
 
         def tell(tx: Transaction) -> Address | None:
-            found = inbox.mark_noticed(tx, turn_id, self._now())
+            found = lane.mark_noticed(tx, turn_id, self._now())
             if found is None:
                 return None
             ahead, address = found
@@ -397,7 +397,7 @@ class Turns:
 
     async def _record(self, run: _Run, step: StepRecord, call: ToolCall | None = None) -> None:
         run.next_step += 1
-        await self._durably(lambda tx: inbox.record_step(tx, run.claim, step, self._now(), tool_call=call))
+        await self._durably(lambda tx: lane.record_step(tx, run.claim, step, self._now(), tool_call=call))
 
     async def _durably(self, work: Callable[[Transaction], T]) -> T:
         """Write, waiting for as long as the store cannot: what was got is not thrown away for a full disk."""
@@ -426,7 +426,7 @@ class Turns:
 
         def store(tx: Transaction) -> tuple[Claim | None, bool, bool, Tail, Sequence[OutgoingChunk]]:
             now = self._now()
-            has_later = inbox.finish(
+            has_later = lane.finish(
                 tx,
                 claim,
                 outcome.status,
@@ -452,10 +452,10 @@ class Turns:
             is_settled = not chunks and outbox.is_settled(tx, address.inbox_id)
             waiting = outbox.waiting(tx, address.account, address.channel) if quiet is not None else ()
             # Mostly not, and a claim costs more than a look.
-            has_more = has_later and inbox.waiting(tx, claim.session_id) > 0
+            has_more = has_later and lane.waiting(tx, claim.session_id) > 0
             if not (may_claim and has_more):
                 return None, has_more, is_settled, tail, waiting
-            following = inbox.claim(
+            following = lane.claim(
                 tx,
                 claim.session_id,
                 now,

@@ -14,7 +14,7 @@ from config.names import Json, SessionId, TurnId
 from sessions.database.base import Row, Transaction, row_lock
 from sessions.database.values import as_json
 from sessions.errors import SessionNotFound
-from sessions.inbox import read_message
+from sessions.lane import read_message
 from sessions.scope import Scope, condition, within
 
 LinkKind = Literal["notebook", "integration"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from config.settings import Settings
-from sessions import digest, inbox, tokens, window, wording
+from sessions import digest, lane, tokens, window, wording
 from sessions.database.base import Transaction
 from sessions.models import Message, Session, Summary, Window
 
@@ -103,7 +103,7 @@ def build_context(
     """
     state = read_window(tx, session)
     return compose(
-        inbox.conversation_until(tx, session.id, _ALL_POSITIONS, max_messages, after=state.summarised_to),
+        lane.conversation_until(tx, session.id, _ALL_POSITIONS, max_messages, after=state.summarised_to),
         window.summaries_of(tx, session.id) if state.summarised_to else (),
         instructions=instructions,
         limit_tokens=limit_tokens,

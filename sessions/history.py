@@ -1,6 +1,7 @@
 """Reading what was said and what happened: pages of a conversation, and the story of one message.
 
-Owns the reads; every one takes a `Scope`. Words are looked for in `search.py`; writing belongs to `inbox.py` and `outbox.py`.
+Owns the reads; every one takes a `Scope`. Words are looked for in `search.py`; writing belongs to `inbox.py`, `lane.py`
+and `outbox.py`.
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from sessions.database.base import Row, Transaction
 from sessions.database.values import escape_like
 from sessions.forking import NOT_TWICE
-from sessions.inbox import read_message
+from sessions.lane import read_message
 from sessions.models import Message
 from sessions.scope import Scope, condition, within
 

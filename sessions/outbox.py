@@ -22,7 +22,7 @@ from config.names import AccountId, ChannelId, Json, PlatformMessageId, SessionI
 from sessions import leases
 from sessions.database.base import Row, Transaction, row_lock
 from sessions.database.values import as_json
-from sessions.inbox import check_claim
+from sessions.lane import check_claim
 from sessions.leases import Lease
 from sessions.models import Address, Claim, Incoming, OutgoingChunk, ReplyKind
 

@@ -3,7 +3,7 @@
 Owns every statement about `turn_queue`, the view of pgmq's table (migration 12). A message of the queue stands for one unfinished
 turn and goes with it; its group is the session. Times are the database's. A turn is held while its message is invisible (`vt`);
 holding it for longer means renewing. The number of reads is the claim's epoch: with the message's number it is the fence, for
-both never come again together. On SQLite, where one process owns the file, there is no queue: `sessions/inbox.py` has the turns.
+both never come again together. On SQLite, where one process owns the file, there is no queue: `sessions/lane.py` has the turns.
 
 pgmq sends, reads the heads of groups, archives and purges. What it does not do is said here in SQL on its table: to read the head
 of one group that is known (its functions look through all of them), and to renew or remove only what is still held.

@@ -16,7 +16,7 @@ from typing import Final
 from config.names import AccountId, ChannelId, PersonId, SessionId
 from sessions.database.base import Parameters, Row, Transaction
 from sessions.forking import NOT_TWICE
-from sessions.inbox import read_message
+from sessions.lane import read_message
 from sessions.models import Message, Role
 from sessions.scope import OperatorScope, Scope, condition, within
 from sessions.terms import Excerpt, Term, excerpt, matches, read, widened

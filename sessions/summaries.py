@@ -11,7 +11,7 @@ from typing import Final
 
 from config.names import SessionId
 from config.settings import Settings
-from sessions import context, inbox, tokens, window
+from sessions import context, lane, tokens, window
 from sessions.database.base import Row, Transaction, row_lock
 from sessions.models import Message, Summary
 
@@ -305,7 +305,7 @@ def _read(tx: Transaction, bounds: dict[str, object], limit: int) -> list[Messag
         " WHERE session_id = :id AND position > :after AND position < :until ORDER BY position, part LIMIT :limit",
         {**bounds, "limit": limit},
     )
-    return [inbox.read_message(row) for row in rows]
+    return [lane.read_message(row) for row in rows]
 
 
 def _whole_turns(messages: Sequence[Message], most: int, before: int) -> list[Message]:

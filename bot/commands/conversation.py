@@ -3,7 +3,7 @@
 from adapters.messages import Choice
 from bot.commands.calls import CommandContext, CommandResult, number, wrong_argument
 from bot.windows import tool_tokens
-from sessions import context, history, inbox, lifecycle, people
+from sessions import context, history, lane, lifecycle, people
 
 HISTORY_PAGE = 10
 _SHOWN_CHARS = 300
@@ -18,7 +18,7 @@ def start(at: CommandContext, _payload: str) -> CommandResult:
 def reset(at: CommandContext, _argument: str) -> CommandResult:
     if at.session is None:
         return CommandResult(at.say("reset_nothing"))
-    is_busy = inbox.waiting(at.tx, at.session.id, person_id=at.only_of) > 0
+    is_busy = lane.waiting(at.tx, at.session.id, person_id=at.only_of) > 0
     lifecycle.end(at.tx, at.session, "reset", at.now)
     return CommandResult(at.say("reset_running" if is_busy else "reset"))
 
@@ -26,14 +26,14 @@ def reset(at: CommandContext, _argument: str) -> CommandResult:
 def stop(at: CommandContext, argument: str) -> CommandResult:
     if argument.lower() not in ("", "all"):
         return wrong_argument(at, "stop", argument, "usage_stop")
-    sessions = inbox.unfinished_sessions(at.tx, at.key)
+    sessions = lane.unfinished_sessions(at.tx, at.key)
     whose = at.only_of
-    unfinished = sum(inbox.waiting(at.tx, session_id, person_id=whose) for session_id in sessions)
+    unfinished = sum(lane.waiting(at.tx, session_id, person_id=whose) for session_id in sessions)
     if not unfinished:
         return CommandResult(at.say("stop_others" if sessions else "stop_nothing"))
-    running = inbox.request_cancel(at.tx, sessions, at.now, with_queued=False, person_id=whose)
+    running = lane.request_cancel(at.tx, sessions, at.now, with_queued=False, person_id=whose)
     if argument:
-        queued = inbox.request_cancel(at.tx, sessions, at.now, with_queued=True, person_id=whose)
+        queued = lane.request_cancel(at.tx, sessions, at.now, with_queued=True, person_id=whose)
         if not queued:
             return CommandResult(at.say("stop_running"), running)
         text = at.say("stop_all_one") if len(queued) == 1 else at.say("stop_all", count=len(queued))
@@ -58,7 +58,7 @@ def status(at: CommandContext, _argument: str) -> CommandResult:
         at.agent,
         tool_tokens=tool_tokens(at.settings, session.persona),
     ).parts
-    busy = inbox.waiting(at.tx, session.id)
+    busy = lane.waiting(at.tx, session.id)
     state = (
         at.count("status_busy_here" if at.is_shared else "status_busy", busy)
         if busy

@@ -11,7 +11,7 @@ from adapters.messages import Choice
 from bot.commands.calls import CommandContext, CommandResult, wrong_argument
 from bot.commands.sessions import title_of
 from config.names import SessionId
-from sessions import inbox, lifecycle, questions, retention
+from sessions import lane, lifecycle, questions, retention
 from sessions.errors import SessionNotFound
 from sessions.lifecycle import Doer
 
@@ -68,7 +68,7 @@ def _confirmed(at: CommandContext) -> CommandResult:
         return CommandResult(at.say("forget_unasked"))
     if question.subject == "me":
         stopped = (
-            inbox.request_cancel(at.tx, inbox.unfinished_sessions(at.tx, at.key), at.now, with_queued=True)
+            lane.request_cancel(at.tx, lane.unfinished_sessions(at.tx, at.key), at.now, with_queued=True)
             if not at.is_shared
             else []
         )
@@ -82,6 +82,6 @@ def _delete(at: CommandContext, session_id: SessionId | None) -> CommandResult:
         session = lifecycle.find(at.tx, session_id or SessionId(""), at.scope)
     except SessionNotFound:
         return CommandResult(at.say("forget_nothing"))
-    stopped = inbox.request_cancel(at.tx, [session.id], at.now, with_queued=True)
+    stopped = lane.request_cancel(at.tx, [session.id], at.now, with_queued=True)
     lifecycle.delete(at.tx, session, at.now, by=Doer("person", at.person.id))
     return CommandResult(at.say("forgotten_session"), stopped, [session.id])

@@ -2,7 +2,7 @@
 
 from adapters.messages import Choice
 from bot.commands.calls import CommandContext, CommandResult, number, wrong_argument
-from sessions import contents, forking, inbox, lifecycle
+from sessions import contents, forking, lane, lifecycle
 from sessions.lifecycle import Doer
 from sessions.models import Session
 
@@ -87,7 +87,7 @@ def _switch(at: CommandContext, session: Session) -> CommandResult:
     is_busy = (
         at.session is not None
         and at.session.id != session.id
-        and inbox.waiting(at.tx, at.session.id, person_id=at.only_of) > 0
+        and lane.waiting(at.tx, at.session.id, person_id=at.only_of) > 0
     )
     lifecycle.resume(at.tx, session, at.now, by=_doer(at))
     text = at.count("sessions_switched", session.message_count, title=title)
@@ -110,7 +110,7 @@ def fork(at: CommandContext, argument: str) -> CommandResult:
         return wrong_argument(at, "fork", argument, "usage_fork")
     if at.session is None:
         return CommandResult(at.say("fork_nothing"))
-    is_busy = inbox.waiting(at.tx, at.session.id, person_id=at.only_of) > 0
+    is_busy = lane.waiting(at.tx, at.session.id, person_id=at.only_of) > 0
     made = forking.fork(at.tx, at.session, at.now, last=last, by=_doer(at))
     text = at.count("forked", made.copied)
     return CommandResult(
@@ -122,7 +122,7 @@ def fork(at: CommandContext, argument: str) -> CommandResult:
 def archive(at: CommandContext, _argument: str) -> CommandResult:
     if at.session is None:
         return at.nothing_here()
-    is_busy = inbox.waiting(at.tx, at.session.id, person_id=at.only_of) > 0
+    is_busy = lane.waiting(at.tx, at.session.id, person_id=at.only_of) > 0
     title = title_of(at, at.session)
     ended = lifecycle.end(at.tx, at.session, "completed", at.now, by=_doer(at), why="requested")
     lifecycle.archive(at.tx, ended, at.now, by=_doer(at))

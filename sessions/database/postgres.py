@@ -18,7 +18,7 @@ safe to repeat:
   its turn, which may even have been claimed with it: like the turns of a process that died, it is found by whoever looks at
   the rows. A command shares the transaction of its inbox row, so it is done once, too; its reply waits in the outbox.
 - claiming a turn: the claim may stand without a holder, as after a crash; the next claim's epoch fences whoever comes late.
-- a step: its number is the key. A repeated tool call must not count twice: see `inbox.record_step`.
+- a step: its number is the key. A repeated tool call must not count twice: see `lane.record_step`.
 - finishing a turn: the second try finds the turn ended and gets `StaleClaim`. Nothing is lost by dropping it: the answer and
   its chunks are stored, though nobody here was told that they wait; whoever looks at the rows finds them.
 - queueing chunks, what became of a send, begin, holds, cursors, watermarks, roles, variables: they set, so twice is once.

@@ -14,7 +14,7 @@ from bot.agents.scripted import ScriptedAgent
 from bot.governor import Governor
 from config.names import ChannelId
 from sessions import outbox as outbox_module
-from sessions.inbox import address_of
+from sessions.addresses import address_of
 from sessions.outbox import read_chunk
 from tests.bot.house import ACCOUNT, LIKE_TELEGRAM, GatedAgent, MovingClock
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from bot import reports
 from bot.cli import cli
 from config import logging as logs
-from sessions import inbox
+from sessions import lane
 from sessions.database.sqlite import SqliteDatabase
 from sessions.models import ErrorRecord
 from sessions.search import SearchPage
@@ -29,7 +29,7 @@ def palaver(tmp_path, monkeypatch):
 
     def talk(tx):
         first = arrive(tx, incoming("Red äpples please"), now=NOW).session_id
-        inbox.finish(
+        lane.finish(
             tx, claimed(tx, first, NOW), "completed", NOW + 1400, answer="no apples left", input_tokens=1200
         )
         second = arrive(
@@ -39,7 +39,7 @@ def palaver(tmp_path, monkeypatch):
             persona="poet",
         ).session_id
         error = ErrorRecord("K7Q2MN", "timeout", "", None)
-        inbox.finish(tx, claimed(tx, second, NOW + 86_400_000), "timeout", NOW + 86_460_000, error=error)
+        lane.finish(tx, claimed(tx, second, NOW + 86_400_000), "timeout", NOW + 86_460_000, error=error)
         return first
 
     async def fill():

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from bot.lanes import Lanes
 from config.names import TurnId
-from sessions import inbox, lifecycle, people
+from sessions import inbox, lane, lifecycle, people
 from sessions.database.sqlite import SqliteDatabase
 from sessions.models import Incoming
 from tests.bot.house import SwitchedDatabase
@@ -52,10 +52,10 @@ class Line:
         going_on = may_continue() and not is_failing
 
         def finish(tx):
-            inbox.finish(tx, claim, "completed", 0)
+            lane.finish(tx, claim, "completed", 0)
             if going_on:
-                return inbox.claim(tx, claim.session_id, 0, context_messages=1), False
-            return None, inbox.waiting(tx, claim.session_id) > 0
+                return lane.claim(tx, claim.session_id, 0, context_messages=1), False
+            return None, lane.waiting(tx, claim.session_id) > 0
 
         result = await self.database.write(finish)
         self.ended.append((claim.session_id, claim.position))
@@ -99,10 +99,10 @@ class Hall:
             session, _ = lifecycle.resolve(
                 tx, message, person, "person", separate_threads=True, expire_after_ms=0, persona=None, now=0
             )
-            queued = inbox.accept(tx, message, session, person, 0, ahead=inbox.waiting(tx, session.id))
+            queued = inbox.accept(tx, message, session, person, 0, ahead=lane.waiting(tx, session.id))
             claim = None
             if may_claim and queued.ahead == 0:
-                claim = inbox.claim(tx, session.id, 0, context_messages=1)
+                claim = lane.claim(tx, session.id, 0, context_messages=1)
             return queued, claim
 
         queued, claim = await self.database.write(take)
@@ -252,7 +252,7 @@ async def test_recovery_takes_up_what_the_last_process_left(database):
     for number in range(12):
         await hall.accept(f"p{number % 3}", claims=False)
     await database.write(
-        lambda tx: inbox.claim(tx, tx.row("SELECT id FROM sessions")["id"], 0, context_messages=1)
+        lambda tx: lane.claim(tx, tx.row("SELECT id FROM sessions")["id"], 0, context_messages=1)
     )
     after = Hall(database, Line(database))
     assert await after.lanes.recover() == 3

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from config.settings import Settings
-from sessions import contents, inbox, lifecycle, summaries, tokens
+from sessions import contents, lane, lifecycle, summaries, tokens
 from sessions.database.sqlite import SqliteDatabase
 from sessions.scope import OperatorScope
 from tests.bot.console import Console
@@ -28,7 +28,7 @@ class Terminal(Console):
 
 def _talk(tx, text="a trip to Rome", at=NOW, **changes):
     queued = arrive(tx, incoming(text, **changes), now=at)
-    inbox.finish(tx, claimed(tx, queued.session_id, at), "completed", at + 5, answer="gladly")
+    lane.finish(tx, claimed(tx, queued.session_id, at), "completed", at + 5, answer="gladly")
     return queued.session_id
 
 
@@ -142,7 +142,7 @@ def test_the_clean_up_removes_old_messages_as_well(terminal):
             queued = arrive(
                 tx, incoming(f"{days} days ago", message_id=f"d{days}"), now=at, expire_after_ms=2**50
             )
-            inbox.finish(tx, claimed(tx, queued.session_id, at), "completed", at, answer="yes")
+            lane.finish(tx, claimed(tx, queued.session_id, at), "completed", at, answer="yes")
 
     terminal.change(make)
     assert terminal.run("cleanup", "--dry-run")[1] == "Due: 4 old messages.\n"

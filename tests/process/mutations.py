@@ -59,7 +59,7 @@ MUTATIONS = (
     Mutation(
         "turns of the dead process are not taken up",
         "bot/lanes.py",
-        "        inbox.recover(tx)\n",
+        "        lane.recover(tx)\n",
         "",
         sign=UNANSWERED,
     ),
@@ -83,7 +83,7 @@ MUTATIONS = (
     ),
     Mutation(
         "recorded steps are not given again",
-        "sessions/inbox.py",
+        "sessions/lane.py",
         'if about["attempts"] > 1',
         "if False",
         sign=r"tool calls, not|ran again",

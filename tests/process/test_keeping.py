@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 import pytest
 
-from sessions import cleanup, inbox, invariants, sealing, search
+from sessions import cleanup, invariants, lane, sealing, search
 from sessions.database.base import Transaction
 from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import StoreUnavailable
@@ -255,7 +255,7 @@ def one_long_session(tx: Transaction) -> None:
     for number in range(cleanup.SLICE):
         queued = made.arrive(tx, made.incoming(f"n {number}", user_id="crowd", message_id=f"long {number}"))
         claim = made.claimed(tx, queued.session_id)
-        inbox.finish(tx, claim, "completed", made.NOW, answer="a")
+        lane.finish(tx, claim, "completed", made.NOW, answer="a")
 
 
 async def statuses(database: SqliteDatabase) -> list[tuple[str, str, str | None]]:

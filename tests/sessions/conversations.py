@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from config.names import ChannelId, PlatformUserId
-from sessions import contents, inbox, lifecycle, outbox
+from sessions import contents, lane, lifecycle, outbox
 from sessions.database.base import Database, Transaction
 from sessions.models import ErrorRecord, ToolCall
 from sessions.scope import OperatorScope
@@ -48,13 +48,13 @@ def talk(
                 1, f"call-{number}", "remember", {"name": f"{words}-{number}", "value": text}, text[:40],
                 chance.random() < 0.3, f"cause {words}", now, 3,
             )  # fmt: skip
-            inbox.record_step(tx, claim, records.answer_step(1, text[:50]), now, tool_call=call)
+            lane.record_step(tx, claim, records.answer_step(1, text[:50]), now, tool_call=call)
             contents.set_variable(tx, queued.session_id, f"{words}-{number}", text[:30], now)
         if chance.random() < 0.2:
             error = ErrorRecord(f"R{seed}{number:04}", "timeout", f"no answer to {words}", text[:30])
-            inbox.finish(tx, claim, "failed", now + 5, error=error)
+            lane.finish(tx, claim, "failed", now + 5, error=error)
         else:
-            inbox.finish(
+            lane.finish(
                 tx, claim, "completed", now + 5, answer=f"you said {text}", agent="test", input_tokens=3, output_tokens=4
             )  # fmt: skip
             outbox.add(

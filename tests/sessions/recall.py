@@ -19,7 +19,7 @@ import structlog
 
 from bot.summarising import Summariser
 from config.settings import Settings
-from sessions import context, inbox, lifecycle
+from sessions import context, lane, lifecycle
 from sessions.database.base import Transaction
 from sessions.database.sqlite import SqliteDatabase
 from sessions.scope import OperatorScope
@@ -351,9 +351,9 @@ async def recall(
 
             def say(tx: Transaction, asked: str = asked, answered: str = answered) -> str:
                 queued = arrive(tx, incoming(asked, channel=f"recall-{language}"))
-                claim = inbox.claim(tx, queued.session_id, NOW, context_messages=20)
+                claim = lane.claim(tx, queued.session_id, NOW, context_messages=20)
                 assert claim is not None
-                inbox.finish(tx, claim, "completed", NOW, answer=answered)
+                lane.finish(tx, claim, "completed", NOW, answer=answered)
                 return queued.session_id
 
             session_id = await database.write(say)

@@ -4,7 +4,7 @@ import itertools
 from typing import Any
 
 from config.names import AccountId, ChannelId, PersonId, PlatformMessageId, PlatformUserId, SessionId
-from sessions import inbox, lifecycle, people
+from sessions import inbox, lane, lifecycle, people
 from sessions.database.base import Row, Transaction
 from sessions.inbox import QueuedTurn
 from sessions.models import Claim, ErrorRecord, Incoming, Person, Session, SessionScope, StepRecord, ToolCall
@@ -67,14 +67,12 @@ def arrive(tx: Transaction, message: Incoming | None = None, **how: Any) -> Queu
     """Take a message in as the gateway does."""
     message = message or incoming()
     session, person, _ = resolved(tx, message, **how)
-    return inbox.accept(
-        tx, message, session, person, how.get("now", NOW), ahead=inbox.waiting(tx, session.id)
-    )
+    return inbox.accept(tx, message, session, person, how.get("now", NOW), ahead=lane.waiting(tx, session.id))
 
 
 def claimed(tx: Transaction, session_id: SessionId, now: int = NOW) -> Claim:
     """The session's next turn, which must be there."""
-    claim = inbox.claim(tx, session_id, now, context_messages=50)
+    claim = lane.claim(tx, session_id, now, context_messages=50)
     assert claim is not None
     return claim
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessions import contents, inbox, lifecycle
+from sessions import contents, lane, lifecycle
 from sessions.errors import SessionNotFound
 from sessions.models import Session, StepRecord
 from sessions.scope import ChannelScope, OperatorScope, PersonScope, SessionOnly
@@ -188,14 +188,14 @@ def test_a_conversation_that_begins_with_a_picture_is_called_by_its_first_words(
     """A message without words gives no title and hides none."""
     for text in ("", "what is on it?"):
         queued = arrive(tx, incoming(text))
-        inbox.finish(tx, claimed(tx, queued.session_id), "completed", NOW, answer="a cat")
+        lane.finish(tx, claimed(tx, queued.session_id), "completed", NOW, answer="a cat")
     assert contents.titles(tx, [queued.session_id], EVERYTHING) == {queued.session_id: "what is on it?"}
 
 
 def test_titles_are_given_or_made_within_the_scope(tx):
     """A session is called by its first question until somebody names it; taking the name away gives that back."""
     queued = arrive(tx, incoming("a trip to Rome"))
-    inbox.finish(tx, claimed(tx, queued.session_id), "completed", NOW, answer="gladly")
+    lane.finish(tx, claimed(tx, queued.session_id), "completed", NOW, answer="gladly")
     found = session(tx)
     scope = PersonScope(found.person_id)
     silent = session(tx, user_id="user-2")
@@ -241,8 +241,8 @@ def test_an_exchange_tells_how_its_answer_came_about(tx):
     queued = arrive(tx, message)
     claim = claimed(tx, queued.session_id)
     step = StepRecord(1, "tool_result", {"content": "4"})
-    inbox.record_step(tx, claim, step, NOW, tool_call=tool_call())
-    inbox.finish(
+    lane.record_step(tx, claim, step, NOW, tool_call=tool_call())
+    lane.finish(
         tx,
         claim,
         "completed",
@@ -254,7 +254,7 @@ def test_an_exchange_tells_how_its_answer_came_about(tx):
     )
     arrive(tx, incoming("and now?", origin={"device": "phone"}))
     failed = claimed(tx, queued.session_id, NOW + 1000)
-    inbox.finish(tx, failed, "timeout", NOW + 3000, error=error_record("K7Q2MN"))
+    lane.finish(tx, failed, "timeout", NOW + 3000, error=error_record("K7Q2MN"))
     arrive(tx, incoming("still there?"))
     scope = PersonScope(session(tx).person_id)
     first, second, third = contents.exchanges(tx, queued.session_id, scope)
@@ -298,7 +298,7 @@ def test_nothing_of_a_session_is_read_outside_its_scope(tx):
         "events": lambda scope: lifecycle.events(tx, found.id, scope),
     }
     owner = PersonScope(found.person_id)
-    inbox.finish(tx, claimed(tx, queued.session_id), "completed", NOW, answer="a")
+    lane.finish(tx, claimed(tx, queued.session_id), "completed", NOW, answer="a")
     paused = lifecycle.pause(tx, fresh(tx, found), NOW)
     assert all(read(owner) for read in reads.values())
     for stranger in (PersonScope("other"), ChannelScope(ACCOUNT, CHANNEL), SessionOnly("other")):

@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from sessions import cleanup, contents, forking, inbox, lifecycle
+from sessions import cleanup, contents, forking, lane, lifecycle
 from sessions.contents import LinkKind
 from sessions.errors import IllegalTransition, SessionNotFound
 from sessions.lifecycle import Doer
@@ -120,7 +120,7 @@ class ContentsMachine(RuleBasedStateMachine):
         one.said.append(message.text)
         one.active_at = self.now
         # answered at once: what waits is the store machine's affair
-        inbox.finish(
+        lane.finish(
             self.tx,
             claimed(self.tx, one.id, self.now),
             "completed",
@@ -273,7 +273,7 @@ class ContentsMachine(RuleBasedStateMachine):
                 one.ended_at,
             )
             assert session.message_count == len(one.said)
-            said = inbox.conversation_until(self.tx, one.id, 2**62, 10_000)
+            said = lane.conversation_until(self.tx, one.id, 2**62, 10_000)
             assert [message.content for message in said] == one.said
             for kind, names in one.links.items():
                 assert contents.links(self.tx, one.id, EVERYTHING, kind) == names

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from config.settings import Settings
-from sessions import context, inbox, lifecycle, summaries, tokens, window
+from sessions import context, lane, lifecycle, summaries, tokens, window
 from sessions.context import StepText, build_context, compose
 from sessions.hot import tail_after
 from sessions.models import Message, Summary, Window
@@ -190,7 +190,7 @@ def talk(tx, turns: int, *, channel: str = "chat-1", words: str = "") -> str:
     for number in range(turns):
         queued = arrive(tx, incoming(f"question {number} {words}", channel=channel))
         session_id = queued.session_id
-        inbox.finish(tx, claimed(tx, session_id), "completed", NOW, answer=f"answer {number} {words}")
+        lane.finish(tx, claimed(tx, session_id), "completed", NOW, answer=f"answer {number} {words}")
     return session_id
 
 
@@ -291,7 +291,7 @@ def test_the_ratio_is_smoothed_and_bounded():
 
 
 def claim_with(tx, session_id, recent):
-    claim = inbox.claim(tx, session_id, NOW, context_messages=20, recent=recent)
+    claim = lane.claim(tx, session_id, NOW, context_messages=20, recent=recent)
     assert claim is not None
     return claim
 
@@ -301,7 +301,7 @@ def tail_of(claim, answer="answer"):
 
 
 def finished(tx, claim, answer="answer"):
-    inbox.finish(tx, claim, "completed", NOW, answer=answer, metadata={})
+    lane.finish(tx, claim, "completed", NOW, answer=answer, metadata={})
     return tail_of(claim, answer)
 
 
@@ -313,10 +313,10 @@ def test_a_remembered_end_gives_the_claim_that_reading_gives(tx):
         for _ in range(1 + number % 3):
             session_id = arrive(tx, incoming(f"message {number}")).session_id
         while True:
-            claim = inbox.claim(tx, session_id, NOW, context_messages=20, recent=tail)
+            claim = lane.claim(tx, session_id, NOW, context_messages=20, recent=tail)
             if claim is None:
                 break
-            assert list(claim.messages) == inbox.conversation_until(tx, session_id, claim.position, 20)
+            assert list(claim.messages) == lane.conversation_until(tx, session_id, claim.position, 20)
             assert claim.is_from_memory == (tail is not None)
             tail = finished(tx, claim)
     assert tail is not None
@@ -339,7 +339,7 @@ def test_an_end_is_not_believed_once_messages_changed(tx, change):
     arrive(tx, incoming("two"))
     claim = claim_with(tx, session_id, tail)
     assert not claim.is_from_memory
-    assert list(claim.messages) == inbox.conversation_until(tx, session_id, claim.position, 20)
+    assert list(claim.messages) == lane.conversation_until(tx, session_id, claim.position, 20)
 
 
 class Remembering(RuleBasedStateMachine):
@@ -362,11 +362,11 @@ class Remembering(RuleBasedStateMachine):
 
     @rule(is_kept=st.booleans(), answers=st.booleans())
     def a_turn_runs(self, is_kept, answers):
-        claim = inbox.claim(self.tx, self.session_id, NOW, context_messages=8, recent=self.tail)
+        claim = lane.claim(self.tx, self.session_id, NOW, context_messages=8, recent=self.tail)
         if claim is None:
             return
         row = session_row(self.tx, self.session_id)
-        read = inbox.conversation_until(
+        read = lane.conversation_until(
             self.tx, self.session_id, claim.position, 8, after=row["summarised_to"]
         )
         assert list(claim.messages) == read
@@ -374,7 +374,7 @@ class Remembering(RuleBasedStateMachine):
             window.summaries_of(self.tx, self.session_id) if row["summarised_to"] else []
         )
         answer = f"answer {self.answered}" if answers else None
-        inbox.finish(self.tx, claim, "completed", NOW, answer=answer, metadata={})
+        lane.finish(self.tx, claim, "completed", NOW, answer=answer, metadata={})
         self.answered += 1
         if is_kept:  # if not, another process ran it
             self.tail = tail_after(claim, answer, {}, NOW, 8)
@@ -407,7 +407,7 @@ class Remembering(RuleBasedStateMachine):
                 "id": self.session_id,
                 "position": position,
                 "queued": session_row(self.tx, self.session_id)["next_position"]
-                - inbox.waiting(self.tx, self.session_id),
+                - lane.waiting(self.tx, self.session_id),
             },
         )
 
@@ -422,9 +422,9 @@ def test_an_end_that_is_too_short_or_too_new_is_not_believed(tx):
     arrive(tx, incoming("now"))
     claim = claim_with(tx, session_id, None)
     tail = tail_of(claim)
-    inbox.recover(tx)
+    lane.recover(tx)
     assert not claim_with(tx, session_id, tail).is_from_memory
-    inbox.recover(tx)
+    lane.recover(tx)
     before = replace(tail, position=claim.position - 1, messages=tail.messages[:-2], asked=5)
     assert not claim_with(tx, session_id, before).is_from_memory
 

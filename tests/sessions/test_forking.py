@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from config.names import ChannelId
-from sessions import cleanup, contents, forking, history, inbox, lifecycle
+from sessions import cleanup, contents, forking, history, lane, lifecycle
 from sessions.lifecycle import Doer
 from sessions.models import Session
 from sessions.scope import OperatorScope, PersonScope
@@ -18,12 +18,12 @@ EVERYTHING = OperatorScope()
 def talk(tx, *texts: str, **changes: Any) -> Session:
     for text in texts:
         queued = arrive(tx, incoming(text, **changes))
-        inbox.finish(tx, claimed(tx, queued.session_id), "completed", NOW, answer=f"re: {text}")
+        lane.finish(tx, claimed(tx, queued.session_id), "completed", NOW, answer=f"re: {text}")
     return resolved(tx, incoming(**changes))[0]
 
 
 def said(tx, session: Session) -> list[str]:
-    messages = inbox.conversation_until(tx, session.id, 2**62, 1000)
+    messages = lane.conversation_until(tx, session.id, 2**62, 1000)
     return [message.content for message in messages]
 
 
@@ -91,8 +91,8 @@ def test_unfinished_turns_stay_with_the_original(tx):
     arrive(tx, incoming("waiting"))
     made = forking.fork(tx, original, NOW + 1)
     assert said(tx, made.session) == ["a", "re: a"]
-    assert inbox.waiting(tx, made.session.id) == 0
-    inbox.finish(tx, claim, "completed", NOW + 2, answer="late")
+    assert lane.waiting(tx, made.session.id) == 0
+    lane.finish(tx, claim, "completed", NOW + 2, answer="late")
     assert said(tx, original) == ["a", "re: a", "running", "late", "waiting"]
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from sessions import history, inbox, lifecycle, outbox
+from sessions import history, inbox, lane, lifecycle, outbox
+from sessions.models import StepRecord
 from sessions.scope import OperatorScope, PersonScope
 from tests.sessions.records import (
     ACCOUNT,
@@ -25,7 +26,7 @@ def talk(tx, *texts: str, answer: str = "re {}") -> str:
     session_id = ""
     for text in texts:
         session_id = arrive(tx, incoming(text)).session_id
-        inbox.finish(tx, claimed(tx, session_id), "completed", NOW, answer=answer.format(text))
+        lane.finish(tx, claimed(tx, session_id), "completed", NOW, answer=answer.format(text))
     return session_id
 
 
@@ -59,10 +60,10 @@ def tell(tx):
     arrive(tx, incoming("ahead"))
     message = incoming("what is 2+2", message_id="1207")
     queued = arrive(tx, message)
-    inbox.finish(tx, claimed(tx, queued.session_id, NOW), "completed", NOW + 50, answer="-")
+    lane.finish(tx, claimed(tx, queued.session_id, NOW), "completed", NOW + 50, answer="-")
     claim = claimed(tx, queued.session_id, NOW + 50)
-    inbox.record_step(tx, claim, inbox.StepRecord(1, "tool_result", {}), NOW, tool_call=tool_call())
-    inbox.finish(tx, claim, "failed", NOW + 90, error=error_record())
+    lane.record_step(tx, claim, StepRecord(1, "tool_result", {}), NOW, tool_call=tool_call())
+    lane.finish(tx, claim, "failed", NOW + 90, error=error_record())
     outbox.add(tx, claim.address, "error", [{"text": "sorry"}, {"text": "really"}], NOW + 90)
     chunk = outbox.waiting(tx, ACCOUNT, CHANNEL)[0]
     outbox.mark_sent(tx, chunk.id, "p-55", NOW + 99, body=chunk.body)

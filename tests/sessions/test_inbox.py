@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from config.names import AccountId, ChannelId, PersonId
-from sessions import cleanup, contents, inbox, lifecycle, outbox, people
+from sessions import addresses, cleanup, contents, inbox, lane, lifecycle, outbox, people
 from sessions.errors import SessionClosed, StaleClaim
 from sessions.hot import tail_after
 from sessions.models import StepRecord
@@ -40,7 +40,7 @@ def test_an_accepted_message_becomes_one_row_one_turn_and_one_message(tx):
     )
     turn = turn_row(tx, queued.turn_id)
     assert (turn["status"], turn["position"], turn["epoch"], turn["attempts"]) == ("queued", 1, 0, 0)
-    (said,) = inbox.conversation_until(tx, queued.session_id, 1, 10)
+    (said,) = lane.conversation_until(tx, queued.session_id, 1, 10)
     assert (said.role, said.content, said.author, said.part) == ("user", "hi", "Ada", 0)
     assert said.metadata == {"origin": {"chat": 1}}
     assert said.attachments == [{"kind": "image"}]
@@ -136,14 +136,14 @@ def test_half_a_character_poisons_nothing(tx, half):
         ),
     )
     claim = claimed(tx, queued.session_id)
-    inbox.record_step(
+    lane.record_step(
         tx,
         claim,
         StepRecord(1, "tool_result", {"content": half}),
         NOW,
         tool_call=dataclasses.replace(tool_call(), result=half, arguments={"q": half}),
     )
-    inbox.finish(
+    lane.finish(
         tx,
         claim,
         "failed",
@@ -154,7 +154,7 @@ def test_half_a_character_poisons_nothing(tx, half):
     )
     contents.set_variable(tx, queued.session_id, "name", half, NOW)
     outbox.add(tx, claim.address, "answer", [{"text": half, "markup": None}], NOW)
-    said = inbox.conversation_until(tx, queued.session_id, 5, 10)
+    said = lane.conversation_until(tx, queued.session_id, 5, 10)
     mended = half.replace("\ud83d", "\ufffd").replace("\ude00", "\ufffd")
     assert [message.content for message in said] == [mended, mended]
     assert outbox.waiting(tx, ACCOUNT, CHANNEL)[0].body == {"text": mended, "markup": None}
@@ -164,7 +164,7 @@ def test_numbers_larger_than_64_bits_in_arguments_are_kept(tx):
     """A model may call a tool with any number; recording the call does not fail for it."""
     queued = arrive(tx)
     call = dataclasses.replace(tool_call(), arguments={"n": 2**80})
-    inbox.record_step(tx, claimed(tx, queued.session_id), answer_step(), NOW, tool_call=call)
+    lane.record_step(tx, claimed(tx, queued.session_id), answer_step(), NOW, tool_call=call)
     assert str(2**80) in tx.row("SELECT arguments FROM tool_calls")["arguments"]
 
 
@@ -189,9 +189,9 @@ def test_an_edit_of_a_turn_that_has_begun_changes_nothing(tx):
     claim = claimed(tx, queued.session_id)
     edit = dataclasses.replace(message, text="second")
     assert inbox.replace_text(tx, edit, NOW) == "answered"
-    inbox.finish(tx, claim, "completed", NOW, answer="ok")
+    lane.finish(tx, claim, "completed", NOW, answer="ok")
     assert inbox.replace_text(tx, edit, NOW) == "answered"
-    assert inbox.conversation_until(tx, queued.session_id, 1, 10)[0].content == "first"
+    assert lane.conversation_until(tx, queued.session_id, 1, 10)[0].content == "first"
 
 
 def test_an_edit_of_an_unknown_message_is_told_apart(tx):
@@ -222,11 +222,11 @@ def test_turns_are_claimed_in_the_order_of_acceptance_one_at_a_time(tx):
             1,
         )
         assert claim.messages[-1].content == str(number)
-        assert inbox.claim(tx, session_id, NOW, context_messages=5) is None
-        assert inbox.waiting(tx, session_id) == 5 - number
-        inbox.finish(tx, claim, "completed", NOW, answer=f"re {number}")
-    assert inbox.claim(tx, session_id, NOW, context_messages=5) is None
-    assert inbox.waiting(tx, session_id) == 0
+        assert lane.claim(tx, session_id, NOW, context_messages=5) is None
+        assert lane.waiting(tx, session_id) == 5 - number
+        lane.finish(tx, claim, "completed", NOW, answer=f"re {number}")
+    assert lane.claim(tx, session_id, NOW, context_messages=5) is None
+    assert lane.waiting(tx, session_id) == 0
 
 
 def test_sessions_do_not_wait_for_one_another(tx):
@@ -289,34 +289,34 @@ def test_claiming_with_the_acceptance_is_accepting_and_then_claiming(tx):
         ids = {"inbox_id": 0, "reply_to": None}
         assert dataclasses.replace(claim.address, **ids) == dataclasses.replace(apart.address, **ids)
         assert claim.address.reply_to == message.message_id and not claim.steps
-        assert list(claim.messages) == inbox.conversation_until(tx, claim.session_id, claim.position, 50)
+        assert list(claim.messages) == lane.conversation_until(tx, claim.session_id, claim.position, 50)
     own = {"id", "session_id", "inbox_id"}
     rows = [turn_row(tx, claim.turn_id) for claim in (apart, at_once)]
     assert rows[0].keys() - own == {name for name in rows[0] if rows[0][name] == rows[1][name]} - own
-    assert inbox.claim(tx, at_once.session_id, NOW, context_messages=5) is None
-    inbox.finish(tx, at_once, "completed", NOW, answer="yes")
+    assert lane.claim(tx, at_once.session_id, NOW, context_messages=5) is None
+    lane.finish(tx, at_once, "completed", NOW, answer="yes")
     with pytest.raises(StaleClaim):
-        inbox.finish(tx, at_once, "completed", NOW, answer="again")
+        lane.finish(tx, at_once, "completed", NOW, answer="again")
 
 
 @pytest.mark.parametrize("is_gap", [False, True], ids=["the next turn", "a turn unseen in between"])
 def test_a_turn_claimed_with_its_acceptance_goes_on_from_what_is_remembered(tx, is_gap):
     """The remembered end and the message itself, and what was said in between if anything was: never a hole, never twice."""
     first = _accepted_and_claimed(tx, incoming("q0"))
-    inbox.finish(tx, first, "completed", NOW, answer="a0")
+    lane.finish(tx, first, "completed", NOW, answer="a0")
     recent = tail_after(first, "a0", {}, NOW, 50)
     if is_gap:
-        inbox.finish(tx, _accepted_and_claimed(tx, incoming("unseen")), "completed", NOW, answer="b")
+        lane.finish(tx, _accepted_and_claimed(tx, incoming("unseen")), "completed", NOW, answer="b")
     claim = _accepted_and_claimed(tx, incoming("q1"), recent=recent)
     assert claim.is_from_memory
-    assert list(claim.messages) == inbox.conversation_until(tx, claim.session_id, claim.position, 50)
+    assert list(claim.messages) == lane.conversation_until(tx, claim.session_id, claim.position, 50)
 
 
 def test_the_end_of_a_turn_tells_whether_any_were_queued_behind_it(tx):
     """So that nobody asks for the next one where none can be."""
     first, second = arrive(tx), arrive(tx)
-    assert inbox.finish(tx, claimed(tx, first.session_id), "completed", NOW)
-    assert not inbox.finish(tx, claimed(tx, second.session_id), "completed", NOW)
+    assert lane.finish(tx, claimed(tx, first.session_id), "completed", NOW)
+    assert not lane.finish(tx, claimed(tx, second.session_id), "completed", NOW)
 
 
 def test_the_conversation_ends_with_the_message_to_answer(tx):
@@ -324,11 +324,11 @@ def test_the_conversation_ends_with_the_message_to_answer(tx):
     queued = [arrive(tx, incoming(f"q{number}")) for number in range(6)]
     session_id = queued[0].session_id
     for number in range(3):
-        inbox.finish(tx, claimed(tx, session_id), "completed", NOW, answer=f"a{number}")
-    claim = inbox.claim(tx, session_id, NOW, context_messages=4)
+        lane.finish(tx, claimed(tx, session_id), "completed", NOW, answer=f"a{number}")
+    claim = lane.claim(tx, session_id, NOW, context_messages=4)
     assert [message.content for message in claim.messages] == ["a1", "q2", "a2", "q3"]
     assert [message.role for message in claim.messages] == ["assistant", "user", "assistant", "user"]
-    everything = inbox.conversation_until(tx, session_id, claim.position, 100)
+    everything = lane.conversation_until(tx, session_id, claim.position, 100)
     assert [message.content for message in everything] == ["q0", "a0", "q1", "a1", "q2", "a2", "q3"]
 
 
@@ -339,9 +339,9 @@ def test_sessions_with_work_are_those_with_queued_turns_longest_waiting_first(tx
     done = arrive(tx, incoming(user_id="done"))
     arrive(tx, incoming(user_id="early"), now=NOW + 9)
     running = arrive(tx, incoming(user_id="running"))
-    inbox.finish(tx, claimed(tx, done.session_id), "completed", NOW)
+    lane.finish(tx, claimed(tx, done.session_id), "completed", NOW)
     claimed(tx, running.session_id)
-    assert inbox.sessions_with_work(tx) == [early.session_id, late.session_id]
+    assert lane.sessions_with_work(tx) == [early.session_id, late.session_id]
 
 
 # crash and fence
@@ -363,12 +363,12 @@ def test_recovery_puts_running_turns_back_in_their_place(tx):
     first = arrive(tx)
     arrive(tx)
     finished = arrive(tx, incoming(user_id="user-2"))
-    inbox.finish(tx, claimed(tx, finished.session_id), "completed", NOW)
+    lane.finish(tx, claimed(tx, finished.session_id), "completed", NOW)
     claim = claimed(tx, first.session_id)
-    inbox.record_step(tx, claim, answer_step(1, "thinking"), NOW)
-    inbox.record_step(tx, claim, StepRecord(2, "tool_result", {"content": "4"}), NOW, tool_call=tool_call(2))
-    assert inbox.recover(tx) == 1
-    assert inbox.recover(tx) == 0
+    lane.record_step(tx, claim, answer_step(1, "thinking"), NOW)
+    lane.record_step(tx, claim, StepRecord(2, "tool_result", {"content": "4"}), NOW, tool_call=tool_call(2))
+    assert lane.recover(tx) == 1
+    assert lane.recover(tx) == 0
     again = claimed(tx, first.session_id)
     assert (again.turn_id, again.epoch, again.attempts) == (claim.turn_id, 2, 2)
     assert [(step.number, step.kind, step.payload) for step in again.steps] == [
@@ -384,19 +384,19 @@ def test_a_stale_claim_can_store_nothing(tx, meanwhile):
     queued = arrive(tx)
     stale = claimed(tx, queued.session_id)
     if meanwhile == "finished":
-        inbox.finish(tx, stale, "completed", NOW, answer="first")
+        lane.finish(tx, stale, "completed", NOW, answer="first")
     elif meanwhile == "purged":
         cleanup.purge(tx, queued.session_id)
     else:
-        inbox.recover(tx)
+        lane.recover(tx)
         if meanwhile == "claimed anew":
             claimed(tx, queued.session_id)
     tables = ("turns", "messages", "sessions", "steps", "tool_calls", "errors", "outbox")
     before = [tx.rows(f"SELECT * FROM {table}") for table in tables]
     with pytest.raises(StaleClaim):
-        inbox.record_step(tx, stale, answer_step(), NOW, tool_call=tool_call())
+        lane.record_step(tx, stale, answer_step(), NOW, tool_call=tool_call())
     with pytest.raises(StaleClaim):
-        inbox.finish(
+        lane.finish(
             tx,
             stale,
             "completed",
@@ -407,7 +407,7 @@ def test_a_stale_claim_can_store_nothing(tx, meanwhile):
             last_step=answer_step(),
         )
     with pytest.raises(StaleClaim):
-        inbox.check_claim(tx, stale)
+        lane.check_claim(tx, stale)
     with pytest.raises(StaleClaim):
         outbox.open_preview(tx, stale.address, {"text": "x"}, NOW, turn=stale)
     assert [tx.rows(f"SELECT * FROM {table}") for table in tables] == before
@@ -418,7 +418,7 @@ def test_a_step_stored_twice_counts_once(tx):
     queued = arrive(tx)
     claim = claimed(tx, queued.session_id)
     for _ in range(3):
-        inbox.record_step(
+        lane.record_step(
             tx, claim, StepRecord(1, "tool_result", {"content": "4"}), NOW, tool_call=tool_call(is_error=True)
         )
     assert count(tx, "steps") == count(tx, "tool_calls") == 1
@@ -435,8 +435,8 @@ def test_finishing_stores_everything_of_a_turn_at_once(tx, status):
     """Status, answer, counters, last step, error and its reference: all of one `finish`."""
     queued = arrive(tx)
     claim = claimed(tx, queued.session_id)
-    inbox.record_step(tx, claim, StepRecord(1, "tool_result", {}), NOW, tool_call=tool_call())
-    inbox.finish(
+    lane.record_step(tx, claim, StepRecord(1, "tool_result", {}), NOW, tool_call=tool_call())
+    lane.finish(
         tx,
         claim,
         status,
@@ -463,7 +463,7 @@ def test_finishing_stores_everything_of_a_turn_at_once(tx, status):
         queued.turn_id,
         queued.session_id,
     )
-    answer = inbox.conversation_until(tx, queued.session_id, 2, 10)[-1]
+    answer = lane.conversation_until(tx, queued.session_id, 2, 10)[-1]
     assert (answer.role, answer.content, answer.part) == ("assistant", "four", 1)
     assert answer.metadata == {"tools_used": ["calculator"]}
     assert count(tx, "steps") == 2
@@ -472,7 +472,7 @@ def test_finishing_stores_everything_of_a_turn_at_once(tx, status):
 def test_a_turn_without_an_answer_adds_no_message(tx):
     """Failed and cancelled turns may say nothing; the conversation then holds the question alone."""
     queued = arrive(tx)
-    inbox.finish(tx, claimed(tx, queued.session_id), "failed", NOW, error=error_record())
+    lane.finish(tx, claimed(tx, queued.session_id), "failed", NOW, error=error_record())
     assert session_row(tx, queued.session_id)["message_count"] == 1
     assert count(tx, "messages") == 1
 
@@ -481,7 +481,7 @@ def test_two_errors_with_the_same_reference_are_both_kept(tx):
     """References are short and may meet again; the later error is not lost for it."""
     for user in ("user-1", "user-2"):
         queued = arrive(tx, incoming(user_id=user))
-        inbox.finish(tx, claimed(tx, queued.session_id), "failed", NOW, error=error_record("SAMEAA"))
+        lane.finish(tx, claimed(tx, queued.session_id), "failed", NOW, error=error_record("SAMEAA"))
     assert count(tx, "errors") == 2
 
 
@@ -489,7 +489,7 @@ def test_positions_are_never_given_twice(tx):
     """Positions grow by one per accepted message, over finished and cancelled turns alike."""
     session_id = arrive(tx).session_id
     for status in ("completed", "cancelled", "failed"):
-        inbox.finish(tx, claimed(tx, session_id), status, NOW)
+        lane.finish(tx, claimed(tx, session_id), status, NOW)
         arrive(tx)
     rows = tx.rows("SELECT position FROM turns WHERE session_id = :id ORDER BY position", {"id": session_id})
     assert [row["position"] for row in rows] == [1, 2, 3, 4]
@@ -503,12 +503,12 @@ def test_a_stop_asks_the_running_turn_and_if_told_so_the_waiting_ones(tx):
     turns = [arrive(tx) for _ in range(3)]
     session_id = turns[0].session_id
     claimed(tx, session_id)
-    assert inbox.request_cancel(tx, [session_id], NOW, with_queued=False) == [turns[0].turn_id]
-    assert inbox.request_cancel(tx, [session_id], NOW, with_queued=False) == []
-    rest = inbox.request_cancel(tx, [session_id], NOW, with_queued=True)
+    assert lane.request_cancel(tx, [session_id], NOW, with_queued=False) == [turns[0].turn_id]
+    assert lane.request_cancel(tx, [session_id], NOW, with_queued=False) == []
+    rest = lane.request_cancel(tx, [session_id], NOW, with_queued=True)
     assert sorted(rest) == sorted(turn.turn_id for turn in turns[1:])
     assert [turn_row(tx, turn.turn_id)["status"] for turn in turns] == ["running", "queued", "queued"]
-    assert inbox.request_cancel(tx, [], NOW, with_queued=True) == []
+    assert lane.request_cancel(tx, [], NOW, with_queued=True) == []
 
 
 def test_a_stop_may_be_of_one_persons_turns_only(tx):
@@ -519,28 +519,28 @@ def test_a_stop_may_be_of_one_persons_turns_only(tx):
     second = arrive(tx, bobs, scope="channel")
     bob = people.meet(tx, bobs, NOW).id
     claimed(tx, first.session_id)
-    assert inbox.waiting(tx, first.session_id) == 2
-    assert inbox.waiting(tx, first.session_id, person_id=bob) == 1
+    assert lane.waiting(tx, first.session_id) == 2
+    assert lane.waiting(tx, first.session_id, person_id=bob) == 1
     session = [first.session_id]
-    assert inbox.request_cancel(tx, session, NOW, with_queued=False, person_id=bob) == []
-    assert inbox.request_cancel(tx, session, NOW, with_queued=True, person_id=bob) == [second.turn_id]
-    assert inbox.request_cancel(tx, session, NOW, with_queued=True) == [first.turn_id]
+    assert lane.request_cancel(tx, session, NOW, with_queued=False, person_id=bob) == []
+    assert lane.request_cancel(tx, session, NOW, with_queued=True, person_id=bob) == [second.turn_id]
+    assert lane.request_cancel(tx, session, NOW, with_queued=True) == [first.turn_id]
 
 
 def test_a_stop_survives_a_crash(tx):
     """Asked to stop, then killed: the next claim of that turn knows it was asked."""
     queued = arrive(tx)
     assert not claimed(tx, queued.session_id).is_cancelled
-    inbox.request_cancel(tx, [queued.session_id], NOW, with_queued=False)
-    inbox.recover(tx)
+    lane.request_cancel(tx, [queued.session_id], NOW, with_queued=False)
+    lane.recover(tx)
     assert claimed(tx, queued.session_id).is_cancelled
 
 
 def test_finished_turns_cannot_be_stopped(tx):
     """A stop that comes too late marks nothing."""
     queued = arrive(tx)
-    inbox.finish(tx, claimed(tx, queued.session_id), "completed", NOW)
-    assert inbox.request_cancel(tx, [queued.session_id], NOW, with_queued=True) == []
+    lane.finish(tx, claimed(tx, queued.session_id), "completed", NOW)
+    assert lane.request_cancel(tx, [queued.session_id], NOW, with_queued=True) == []
 
 
 def test_unfinished_sessions_of_a_key_include_ended_ones(tx):
@@ -551,9 +551,9 @@ def test_unfinished_sessions_of_a_key_include_ended_ones(tx):
     arrive(tx, incoming(user_id="user-2"))
     lifecycle.end(tx, session, "reset", NOW)
     new = arrive(tx)
-    assert set(inbox.unfinished_sessions(tx, session.key)) == {queued.session_id, new.session_id}
-    inbox.finish(tx, claimed(tx, queued.session_id), "completed", NOW)
-    assert inbox.unfinished_sessions(tx, session.key) == [new.session_id]
+    assert set(lane.unfinished_sessions(tx, session.key)) == {queued.session_id, new.session_id}
+    lane.finish(tx, claimed(tx, queued.session_id), "completed", NOW)
+    assert lane.unfinished_sessions(tx, session.key) == [new.session_id]
 
 
 # telling about the wait
@@ -563,11 +563,11 @@ def test_a_waiting_turn_is_told_about_once_with_how_many_are_ahead(tx):
     """The notice goes where the message came from, once; a turn that runs or has ended needs none."""
     first, _, third = (arrive(tx) for _ in range(3))
     claimed(tx, first.session_id)
-    ahead, address = inbox.mark_noticed(tx, third.turn_id, NOW)
+    ahead, address = lane.mark_noticed(tx, third.turn_id, NOW)
     assert (ahead, address.inbox_id) == (2, third.inbox_id)
-    assert inbox.mark_noticed(tx, third.turn_id, NOW) is None
-    assert inbox.mark_noticed(tx, first.turn_id, NOW) is None
-    assert inbox.mark_noticed(tx, "no such turn", NOW) is None
+    assert lane.mark_noticed(tx, third.turn_id, NOW) is None
+    assert lane.mark_noticed(tx, first.turn_id, NOW) is None
+    assert lane.mark_noticed(tx, "no such turn", NOW) is None
 
 
 def test_a_person_is_told_once_a_wait_however_much_they_write(tx):
@@ -579,14 +579,14 @@ def test_a_person_is_told_once_a_wait_however_much_they_write(tx):
         for fields in (ada, ada, ada, {"user_id": "user-2", **group})
     )
     turn = claimed(tx, running.session_id)
-    assert inbox.mark_noticed(tx, told.turn_id, NOW)[0] == 1
-    assert inbox.mark_noticed(tx, also.turn_id, NOW) is None
-    assert inbox.mark_noticed(tx, other.turn_id, NOW)[0] == 3
+    assert lane.mark_noticed(tx, told.turn_id, NOW)[0] == 1
+    assert lane.mark_noticed(tx, also.turn_id, NOW) is None
+    assert lane.mark_noticed(tx, other.turn_id, NOW)[0] == 3
     for _ in range(3):
-        inbox.finish(tx, turn, "completed", NOW)
+        lane.finish(tx, turn, "completed", NOW)
         turn = claimed(tx, running.session_id)
     later = arrive(tx, incoming(**ada), scope="channel")
-    assert inbox.mark_noticed(tx, later.turn_id, NOW)[0] == 1
+    assert lane.mark_noticed(tx, later.turn_id, NOW)[0] == 1
 
 
 def test_the_notice_follows_a_channel_that_moved(tx):
@@ -596,7 +596,7 @@ def test_the_notice_follows_a_channel_that_moved(tx):
     second = arrive(tx, incoming(**group), scope="channel")
     claimed(tx, first.session_id)
     lifecycle.move_channel(tx, ACCOUNT, "g-1", "g-2", NOW)
-    _, address = inbox.mark_noticed(tx, second.turn_id, NOW)
+    _, address = lane.mark_noticed(tx, second.turn_id, NOW)
     assert (address.channel, address.reply_to) == ("g-2", None)
 
 
@@ -604,8 +604,8 @@ def test_an_address_is_found_again_by_the_row_of_the_inbox(tx):
     """`address_of` gives where replies go, None for a row that is not there."""
     message = incoming(thread="7", reply_handle={"a": 1})
     queued = arrive(tx, message)
-    assert inbox.address_of(tx, queued.inbox_id) == claimed(tx, queued.session_id).address
-    assert inbox.address_of(tx, 12345) is None
+    assert addresses.address_of(tx, queued.inbox_id) == claimed(tx, queued.session_id).address
+    assert addresses.address_of(tx, 12345) is None
 
 
 def test_an_edit_is_answered_under_the_id_that_its_platform_knows(tx):
@@ -613,7 +613,7 @@ def test_an_edit_is_answered_under_the_id_that_its_platform_knows(tx):
     edit = incoming(message_id="123", dedupe_id=f"123:{NOW}")
     address = inbox.record(tx, edit, "declined", "too_long", NOW, person_id=None)
     assert address.reply_to == "123"
-    assert inbox.address_of(tx, address.inbox_id) == address
+    assert addresses.address_of(tx, address.inbox_id) == address
 
 
 # forgetting
@@ -647,5 +647,5 @@ def test_an_edit_that_waited_is_answered_under_its_message(tx):
     """An edit is kept under an id of its own; the reply names the message, which is all that the platform knows."""
     first = arrive(tx, incoming("before it"))
     arrive(tx, incoming("now for you", message_id="m-1", dedupe_id=f"m-1:{NOW}"))
-    inbox.finish(tx, claimed(tx, first.session_id), "completed", NOW)
+    lane.finish(tx, claimed(tx, first.session_id), "completed", NOW)
     assert claimed(tx, first.session_id).address.reply_to == "m-1"

@@ -15,7 +15,7 @@ import pytest
 
 import sessions
 from config.names import AccountId, ChannelId, PersonId
-from sessions import contents, history, inbox, lifecycle, search, semantic, statistics, terms
+from sessions import contents, history, lane, lifecycle, search, semantic, statistics, terms
 from sessions.database.base import Transaction
 from sessions.errors import SessionNotFound
 from sessions.models import Session
@@ -63,7 +63,7 @@ def populate(tx: Transaction) -> World:
                     origin={"device": device},
                 )
                 queued = arrive(tx, message, scope=scope)
-                inbox.finish(tx, claimed(tx, queued.session_id), "completed", NOW, answer="pears")
+                lane.finish(tx, claimed(tx, queued.session_id), "completed", NOW, answer="pears")
                 session = resolved(tx, message, scope=scope)[0]
                 world.by_device[device] = session.id
                 if session.id not in made:
@@ -342,16 +342,16 @@ WITHOUT_SCOPE: Mapping[str, str] = {
     # by the key that the gateway makes of who wrote where
     "lifecycle.resolve": "makes the key from the very message and person it is for",
     "lifecycle.find_live": "by a key, which only its person's or channel's messages lead to",
-    "inbox.unfinished_sessions": "by such a key too; gives ids for a stop",
+    "lane.unfinished_sessions": "by such a key too; gives ids for a stop",
     "inbox.replace_text": "a message's own text, by (account, channel, message id) of its author's edit",
     # by a turn of the session itself
-    "inbox.claim": "a lane's own turn, by the session's id from the store itself",
-    "inbox.claim_heads": "lanes' own turns, as the queue gives them",
+    "lane.claim": "a lane's own turn, by the session's id from the store itself",
+    "lane.claim_heads": "lanes' own turns, as the queue gives them",
     "queue.take": "the turn of a claim, by the session's id from the store itself",
-    "queue.take_heads": "part of `inbox.claim_heads`",
+    "queue.take_heads": "part of `lane.claim_heads`",
     "queue.refill": "ids of lanes for the queue, no words",
-    "inbox.conversation_until": "part of `claim`",
-    "inbox.mark_noticed": "a turn's own place, by the turn's id",
+    "lane.conversation_until": "part of `claim`",
+    "lane.mark_noticed": "a turn's own place, by the turn's id",
     "window.summaries_of": "a session's own summaries, for its next turn",
     "summaries.plan": "a session's own messages, for the summary that stays in it",
     "summaries.plan_again": "the same, to make them anew",

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from config.names import ChannelId, PersonId
-from sessions import cleanup, contents, forking, history, inbox, lifecycle, outbox, search
+from sessions import addresses, cleanup, contents, forking, history, inbox, lane, lifecycle, outbox, search
 from sessions.errors import IllegalTransition, SessionNotFound
-from sessions.models import Session
+from sessions.models import Session, StepRecord
 from sessions.scope import ChannelScope, OperatorScope, PersonScope, SessionOnly
 from tests.sessions.records import (
     ACCOUNT,
@@ -92,7 +92,7 @@ def test_a_session_idle_for_too_long_is_replaced(tx):
 def test_accepting_and_finishing_keep_a_session_from_expiring(tx):
     """Idle is counted from the last message or answer."""
     queued = arrive(tx, now=NOW + 500)
-    inbox.finish(tx, claimed(tx, queued.session_id), "completed", NOW + 800, answer="a")
+    lane.finish(tx, claimed(tx, queued.session_id), "completed", NOW + 800, answer="a")
     found, _, is_new = resolved(tx, incoming(), now=NOW + 890, expire_after_ms=100)
     assert found.id == queued.session_id and not is_new
 
@@ -189,7 +189,7 @@ def test_queued_turns_outlive_the_end_of_their_session(tx):
     after = arrive(tx, incoming("after"))
     assert after.session_id != queued.session_id and after.ahead == 0
     claim = claimed(tx, queued.session_id)
-    inbox.finish(tx, claim, "completed", NOW, answer="answered")
+    lane.finish(tx, claim, "completed", NOW, answer="answered")
     assert session_row(tx, queued.session_id)["status"] == "ended"
 
 
@@ -322,7 +322,7 @@ def test_a_session_with_unfinished_turns_is_left_alone(tx, is_running, ended):
     assert clean(tx, NOW + 400 * DAY) == []
     assert session_row(tx, queued.session_id) == before
     claim = claim or claimed(tx, queued.session_id)
-    inbox.finish(tx, claim, "completed", NOW, answer="at last")
+    lane.finish(tx, claim, "completed", NOW, answer="at last")
     clean(tx, NOW + 400 * DAY)
     clean(tx, NOW + 900 * DAY)
     clean(tx, NOW + 902 * DAY)
@@ -337,7 +337,7 @@ def test_a_session_may_have_an_idle_time_of_its_own(tx):
         for user in ("short", "long", "ever", "set")
     }
     for session_id in ids.values():
-        inbox.finish(tx, claimed(tx, session_id, NOW), "completed", NOW, answer="yes")
+        lane.finish(tx, claimed(tx, session_id, NOW), "completed", NOW, answer="yes")
     lifecycle.set_expiry(tx, ids["short"], hour)
     lifecycle.set_expiry(tx, ids["long"], 3 * DAY)
     lifecycle.set_expiry(tx, ids["ever"], 0)
@@ -358,10 +358,10 @@ def test_a_session_may_have_an_idle_time_of_its_own(tx):
     assert live(NOW + hour) == {"short", "long", "ever", "set"}
     again = arrive(tx, incoming(user_id="short", channel="short"), now=NOW + 2 * hour)
     assert again.session_id != ids["short"]
-    inbox.finish(tx, claimed(tx, again.session_id, NOW), "completed", NOW + 2 * hour, answer="yes")
+    lane.finish(tx, claimed(tx, again.session_id, NOW), "completed", NOW + 2 * hour, answer="yes")
     assert live(NOW + DAY + 1) == {"long", "ever"}
     assert arrive(tx, incoming(user_id="long", channel="long"), now=NOW + 2 * DAY).session_id == ids["long"]
-    inbox.finish(tx, claimed(tx, ids["long"], NOW), "completed", NOW + 2 * DAY, answer="yes")
+    lane.finish(tx, claimed(tx, ids["long"], NOW), "completed", NOW + 2 * DAY, answer="yes")
     assert live(NOW + 90 * DAY) == {"ever"}
     fork = forking.fork(tx, lifecycle.find(tx, ids["ever"], EVERYTHING), NOW + 90 * DAY)
     assert fork.session.expire_after_ms == 0
@@ -408,7 +408,7 @@ def test_what_was_deleted_on_request_is_removed_after_a_day(tx, delete_after_ms)
     """Whatever the rule for ended sessions: who asked for deletion gets it."""
     arrive(tx)
     found = session(tx)
-    inbox.finish(tx, claimed(tx, found.id), "completed", NOW, answer="a")
+    lane.finish(tx, claimed(tx, found.id), "completed", NOW, answer="a")
     lifecycle.delete(tx, found, NOW)
     assert clean(tx, NOW + DAY, delete_after_ms=delete_after_ms) == []
     clean(tx, NOW + DAY + 1, delete_after_ms=delete_after_ms)
@@ -420,10 +420,10 @@ def test_removal_leaves_the_bare_fact_that_messages_came(tx):
     message = incoming("my secret", reply_handle={"token": "t"})
     queued = arrive(tx, message)
     claim = claimed(tx, queued.session_id)
-    inbox.record_step(
-        tx, claim, inbox.StepRecord(1, "tool_result", {"content": "secret"}), NOW, tool_call=tool_call()
+    lane.record_step(
+        tx, claim, StepRecord(1, "tool_result", {"content": "secret"}), NOW, tool_call=tool_call()
     )
-    inbox.finish(tx, claim, "failed", NOW, answer="your secret", error=error_record())
+    lane.finish(tx, claim, "failed", NOW, answer="your secret", error=error_record())
     outbox.add(
         tx,
         claim.address,
@@ -433,7 +433,7 @@ def test_removal_leaves_the_bare_fact_that_messages_came(tx):
         turn_id=claim.turn_id,
         session_id=claim.session_id,
     )
-    waiting_notice = inbox.address_of(tx, queued.inbox_id)
+    waiting_notice = addresses.address_of(tx, queued.inbox_id)
     outbox.add(tx, waiting_notice, "notice", [{"text": "one is ahead"}], NOW, turn_id=claim.turn_id)
     contents.set_variable(tx, queued.session_id, "name", "secret", NOW)
     other = arrive(tx, incoming("kept", user_id="user-2"))
@@ -450,7 +450,7 @@ def test_removal_leaves_the_bare_fact_that_messages_came(tx):
         None,
     )
     assert inbox.is_known(tx, message)
-    assert inbox.waiting(tx, other.session_id) == 1
+    assert lane.waiting(tx, other.session_id) == 1
     assert tx.rows("SELECT * FROM inbox WHERE reply_handle IS NOT NULL") == []
 
 
@@ -459,7 +459,7 @@ def test_replies_to_commands_and_notices_are_removed_after_a_day(tx, delete_afte
     """A /history quotes what its person may have asked to be removed; once sent, it goes whatever is kept else."""
     conversation = arrive(tx)
     claim = claimed(tx, conversation.session_id)
-    inbox.finish(tx, claim, "completed", NOW, answer="a")
+    lane.finish(tx, claim, "completed", NOW, answer="a")
     replies = [("answer", "a", claim.address, NOW)]
     for kind, text, at in (
         ("command", "you: my secret", NOW),
@@ -633,7 +633,7 @@ def test_a_direct_session_is_answered_where_the_message_came_from(tx):
     for channel in ("dm-1", "dm-2"):
         claim = claimed(tx, first.session_id)
         assert claim.address.channel == channel
-        inbox.finish(tx, claim, "completed", NOW)
+        lane.finish(tx, claim, "completed", NOW)
 
 
 def test_whoever_wrote_in_the_new_channel_first_keeps_its_session(tx):
@@ -689,16 +689,14 @@ def test_counters_are_exact(tx):
     ):
         claim = claimed(tx, session_id)
         for step in range(number):
-            inbox.record_step(
+            lane.record_step(
                 tx,
                 claim,
-                inbox.StepRecord(step + 1, "tool_result", {}),
+                StepRecord(step + 1, "tool_result", {}),
                 NOW,
                 tool_call=dataclasses.replace(tool_call(step), is_error=step == 0),
             )
-        inbox.finish(
-            tx, claim, status, NOW, answer=answer, error=error, input_tokens=10, output_tokens=number
-        )
+        lane.finish(tx, claim, status, NOW, answer=answer, error=error, input_tokens=10, output_tokens=number)
     row = session_row(tx, session_id)
     failed_calls = tx.row("SELECT COUNT(*) AS n FROM tool_calls WHERE outcome = 'error'")["n"]
     assert row["message_count"] == count(tx, "messages") == 6

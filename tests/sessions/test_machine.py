@@ -30,10 +30,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from sessions import cleanup, inbox, lifecycle, outbox
+from sessions import cleanup, inbox, lane, lifecycle, outbox
 from sessions.database.base import Database, Transaction
 from sessions.errors import StaleClaim
-from sessions.models import Claim, ErrorRecord
+from sessions.models import Claim, ErrorRecord, StepRecord
 from tests.sessions.records import ACCOUNT, NOW, answer_step, incoming, resolved, tool_call
 from tests.sessions.stores import DATABASES, Opener
 
@@ -165,7 +165,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def take_in(self, tx: Transaction, message: Any, scope: Any) -> tuple[inbox.QueuedTurn, Any]:
         session, person, _ = resolved(tx, message, scope=scope, now=self.now, expire_after_ms=EXPIRE_AFTER_MS)
-        queued = inbox.accept(tx, message, session, person, self.now, ahead=inbox.waiting(tx, session.id))
+        queued = inbox.accept(tx, message, session, person, self.now, ahead=lane.waiting(tx, session.id))
         return queued, session
 
     @rule(
@@ -247,7 +247,7 @@ class StoreMachine(RuleBasedStateMachine):
     def a_worker_claims(self, pick: int) -> None:
         waiting = [one for one in self.sessions if any(turn.status == "queued" for turn in one.turns)]
         session = waiting[pick % len(waiting)]
-        claim = self.write(lambda tx: inbox.claim(tx, session.id, self.now, context_messages=10))
+        claim = self.write(lambda tx: lane.claim(tx, session.id, self.now, context_messages=10))
         self.check_claim(session, claim)
 
     @precondition(lambda self: self.current)
@@ -260,10 +260,10 @@ class StoreMachine(RuleBasedStateMachine):
     def a_step_is_recorded(self, claim: Claim, *, is_error: bool, twice: bool) -> None:
         turn = self.turns[claim.turn_id]
         turn.steps += 1
-        step = inbox.StepRecord(turn.steps, "tool_result", {"n": turn.steps})
+        step = StepRecord(turn.steps, "tool_result", {"n": turn.steps})
         for _ in range(2 if twice else 1):  # a write repeated because its acknowledgement was lost
             self.write(
-                lambda tx: inbox.record_step(
+                lambda tx: lane.record_step(
                     tx, claim, step, self.now, tool_call=tool_call(turn.steps, is_error=is_error)
                 )
             )
@@ -294,7 +294,7 @@ class StoreMachine(RuleBasedStateMachine):
         texts = [f"{turn.text} part {part}" for part in range(chunks)]
 
         def store(tx: Transaction) -> Claim | None:
-            inbox.finish(
+            lane.finish(
                 tx,
                 claim,
                 status,
@@ -314,7 +314,7 @@ class StoreMachine(RuleBasedStateMachine):
                 turn_id=turn.id,
                 session_id=session.id,
             )
-            return inbox.claim(tx, session.id, self.now, context_messages=10) if claims_next else None
+            return lane.claim(tx, session.id, self.now, context_messages=10) if claims_next else None
 
         following = self.write(store)
         turn.status = status
@@ -346,9 +346,9 @@ class StoreMachine(RuleBasedStateMachine):
 
         def late(tx: Transaction) -> None:
             if way == "step":
-                inbox.record_step(tx, claim, answer_step(99), self.now, tool_call=tool_call())
+                lane.record_step(tx, claim, answer_step(99), self.now, tool_call=tool_call())
             elif way == "finish":
-                inbox.finish(tx, claim, "completed", self.now, answer="late", input_tokens=1000)
+                lane.finish(tx, claim, "completed", self.now, answer="late", input_tokens=1000)
             else:
                 outbox.open_preview(tx, claim.address, {"text": "late"}, self.now, turn=claim)
 
@@ -360,7 +360,7 @@ class StoreMachine(RuleBasedStateMachine):
     def somebody_asks_to_stop(self, pick: int, *, with_queued: bool) -> None:
         session = self.sessions[pick % len(self.sessions)]
         asked = self.write(
-            lambda tx: inbox.request_cancel(tx, [session.id], self.now, with_queued=with_queued)
+            lambda tx: lane.request_cancel(tx, [session.id], self.now, with_queued=with_queued)
         )
         statuses = ("queued", "running") if with_queued else ("running",)
         expected = [turn for turn in session.turns if turn.status in statuses and not turn.is_cancelled]
@@ -518,7 +518,7 @@ class StoreMachine(RuleBasedStateMachine):
     def the_process_dies_and_comes_back(self) -> None:
         self.runner.run(self.database.close())
         self.database = self.runner.run(self.opener())
-        recovered = self.write(lambda tx: (inbox.recover(tx), outbox.recover(tx)))
+        recovered = self.write(lambda tx: (lane.recover(tx), outbox.recover(tx)))
         sending = [chunk for chunk in self.chunks.values() if chunk.state == "sending"]
         assert recovered == (len(self.running), len(sending))
         for turn in self.running:
@@ -540,7 +540,7 @@ class StoreMachine(RuleBasedStateMachine):
                 "tools": tx.rows("SELECT session_id, COUNT(*) AS n FROM tool_calls GROUP BY session_id"),
                 "outbox": tx.rows("SELECT * FROM outbox ORDER BY id"),
                 "inbox": tx.rows("SELECT COUNT(*) AS n FROM inbox"),
-                "work": inbox.sessions_with_work(tx),
+                "work": lane.sessions_with_work(tx),
             }
         )
         assert tables["inbox"][0]["n"] == len(self.turns)
@@ -609,7 +609,7 @@ class StoreMachine(RuleBasedStateMachine):
         for session in self.sessions:
             for _ in range(len(session.turns) + 1):
                 claim = self.write(
-                    lambda tx, one=session: inbox.claim(tx, one.id, self.now, context_messages=10)
+                    lambda tx, one=session: lane.claim(tx, one.id, self.now, context_messages=10)
                 )
                 self.check_claim(session, claim)
                 if claim is None:

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from sessions import inbox, invariants, outbox, sealing, search
+from sessions import invariants, lane, outbox, sealing, search
 from sessions.database import moving, stores
 from sessions.database.postgres import PostgresDatabase
 from sessions.database.sqlite import SqliteDatabase
@@ -114,15 +114,15 @@ async def test_work_under_way_goes_on_at_the_new_place(path, url):
         place = (claim.address.account, claim.address.channel)
         [reply] = await database.read(lambda tx: outbox.waiting(tx, *place))
         assert reply.body == {"text": "wait"}
-        assert await database.write(inbox.recover) == 1
+        assert await database.write(lane.recover) == 1
         for expected in ("one", "two"):
             taken = await database.write(lambda tx: made.claimed(tx, first.session_id))
             assert taken.messages[-1].content == expected
             await database.write(
-                lambda tx, taken=taken: inbox.finish(tx, taken, "completed", made.NOW, answer="ok")
+                lambda tx, taken=taken: lane.finish(tx, taken, "completed", made.NOW, answer="ok")
             )
         with pytest.raises(StaleClaim):  # the one who ran it before the move comes late
-            await database.write(lambda tx: inbox.finish(tx, claim, "completed", made.NOW, answer="late"))
+            await database.write(lambda tx: lane.finish(tx, claim, "completed", made.NOW, answer="late"))
         assert await broken(database) == set()
 
 

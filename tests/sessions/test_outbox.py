@@ -3,7 +3,7 @@
 import pytest
 
 from config.names import AccountId, ChannelId
-from sessions import inbox, lifecycle, outbox
+from sessions import inbox, lane, lifecycle, outbox
 from sessions.models import Address, Claim, OutgoingChunk
 from tests.sessions.records import ACCOUNT, CHANNEL, NOW, arrive, claimed, count, incoming
 
@@ -260,7 +260,7 @@ def test_a_second_run_goes_on_with_the_message_of_the_first(tx, claim):
     """After a crash the preview that stands in the channel is used again instead of a second one."""
     chunk_id, _ = outbox.open_preview(tx, claim.address, body("Fo"), NOW, turn=claim)
     outbox.mark_sent(tx, chunk_id, "p-1", NOW)
-    inbox.recover(tx)
+    lane.recover(tx)
     outbox.recover(tx)
     again = claimed(tx, claim.session_id)
     assert outbox.open_preview(tx, again.address, body("Fou"), NOW, turn=again) == (chunk_id, "p-1")
@@ -269,7 +269,7 @@ def test_a_second_run_goes_on_with_the_message_of_the_first(tx, claim):
 def test_a_preview_of_unknown_outcome_is_left_to_the_final_reply(tx, claim):
     """Killed while the preview was being sent: no second preview; the answer goes out as a repeat."""
     chunk_id, _ = outbox.open_preview(tx, claim.address, body("Fo"), NOW, turn=claim)
-    inbox.recover(tx)
+    lane.recover(tx)
     outbox.recover(tx)
     again = claimed(tx, claim.session_id)
     assert outbox.open_preview(tx, again.address, body("Fo"), NOW, turn=again) is None
@@ -328,7 +328,7 @@ def test_a_message_is_settled_once_its_turn_and_all_its_chunks_are_done(tx):
     assert not outbox.is_settled(tx, queued.inbox_id)
     claim = claimed(tx, queued.session_id)
     assert not outbox.is_settled(tx, queued.inbox_id)
-    inbox.finish(tx, claim, "completed", NOW, answer="a")
+    lane.finish(tx, claim, "completed", NOW, answer="a")
     outbox.add(tx, claim.address, "answer", [body("a"), body("b")], NOW)
     first, second = outbox.waiting(tx, ACCOUNT, CHANNEL)
     outbox.mark_sent(tx, first.id, "p", NOW, body=first.body)
@@ -349,7 +349,7 @@ def test_a_preview_left_behind_by_a_turn_that_says_nothing_settles(tx, claim, st
         outbox.mark_uncertain(tx, chunk_id, 0, "?")
     elif state == "sent":
         outbox.mark_sent(tx, chunk_id, "p", NOW)
-    inbox.finish(tx, claim, "cancelled", NOW)
+    lane.finish(tx, claim, "cancelled", NOW)
     assert outbox.is_settled(tx, claim.address.inbox_id)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from sessions import inbox
+from sessions import inbox, lane
 from sessions.database.base import Transaction
 from sessions.database.postgres import PostgresDatabase
 from sessions.database.postgres_connections import Limits
@@ -367,7 +367,7 @@ async def test_every_server_of_this_machine(programs):
         async with opened(server.url) as database:
             queued = await database.write(arrive)
             claim = await database.write(lambda tx: claimed(tx, queued.session_id))
-            await database.write(lambda tx: inbox.finish(tx, claim, "completed", 0, answer="hello"))
+            await database.write(lambda tx: lane.finish(tx, claim, "completed", 0, answer="hello"))
             assert await database.read(lambda tx: count(tx, "messages")) == 2
     finally:
         server.remove()

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from config.names import ChannelId, PlatformUserId
-from sessions import cleanup, contents, inbox, lifecycle, outbox, people
+from sessions import cleanup, contents, inbox, lane, lifecycle, outbox, people
 from sessions.database import migrate
 from sessions.database.base import Transaction
 from sessions.database.postgres import PostgresDatabase
@@ -100,7 +100,7 @@ def take_in(message: Incoming, *, now: int = NOW, **how: Any) -> Work:
             return None
         inbox.hear(tx, message, now)
         session, person, _ = resolved(tx, message, now=now, **how)
-        return inbox.accept(tx, message, session, person, now, ahead=inbox.waiting(tx, session.id))
+        return inbox.accept(tx, message, session, person, now, ahead=lane.waiting(tx, session.id))
 
     return work
 
@@ -182,7 +182,7 @@ async def test_a_lane_is_claimed_by_one_node(nodes):
     """Two nodes ask for the same lane: one gets the turn, the other nothing, and the epoch grew once."""
     session = await begun(nodes)
     await nodes.one.write(take_in(incoming()))
-    claim: Work = lambda tx: inbox.claim(tx, session.id, NOW, context_messages=5)  # noqa: E731
+    claim: Work = lambda tx: lane.claim(tx, session.id, NOW, context_messages=5)  # noqa: E731
     first, second = await nodes.race(claim, claim)
     assert first.epoch == 1
     assert first.position == 1
@@ -196,11 +196,11 @@ async def test_the_next_turn_is_not_claimed_while_the_last_one_is_being_finished
     claim = await nodes.one.write(lambda tx: claimed(tx, session.id))
 
     def finish_and_go_on(tx: Transaction) -> Any:
-        inbox.finish(tx, claim, "completed", NOW, answer="x")
+        lane.finish(tx, claim, "completed", NOW, answer="x")
         return claimed(tx, session.id)
 
     following, other = await nodes.race(
-        finish_and_go_on, lambda tx: inbox.claim(tx, session.id, NOW, context_messages=5)
+        finish_and_go_on, lambda tx: lane.claim(tx, session.id, NOW, context_messages=5)
     )
     assert following.position == 2
     assert other is None
@@ -223,11 +223,11 @@ async def test_many_claims_run_each_turn_once_and_one_at_a_time(nodes):
     ran: dict[str, list[int]] = {session_id: [] for session_id in expected}
     under_way: set[str] = set()
 
-    async def work(node: PostgresDatabase, lane: str) -> None:
-        while await node.read(inbox.sessions_with_work):
+    async def work(node: PostgresDatabase, beside: str) -> None:
+        while await node.read(lane.sessions_with_work):
             for session_id, positions in ran.items():
                 claim = await node.write(
-                    lambda tx, s=session_id: inbox.claim(tx, s, NOW, context_messages=5), lane=lane
+                    lambda tx, s=session_id: lane.claim(tx, s, NOW, context_messages=5), lane=beside
                 )
                 if claim is None:
                     continue
@@ -237,10 +237,10 @@ async def test_many_claims_run_each_turn_once_and_one_at_a_time(nodes):
                 positions.append(claim.position)
                 under_way.discard(session_id)
                 await node.write(
-                    lambda tx, c=claim: inbox.finish(tx, c, "completed", NOW, answer="x"), lane=lane
+                    lambda tx, c=claim: lane.finish(tx, c, "completed", NOW, answer="x"), lane=beside
                 )
 
-    await asyncio.gather(*(work(node, lane) for node in (nodes.one, nodes.two) for lane in "ab"))
+    await asyncio.gather(*(work(node, beside) for node in (nodes.one, nodes.two) for beside in "ab"))
     assert ran == expected
 
 
@@ -260,12 +260,12 @@ async def test_a_late_step_and_a_new_claim_see_one_another(nodes):
     claim = await nodes.one.write(lambda tx: claimed(tx, session.id))
 
     def take_away(tx: Transaction) -> Any:
-        inbox.recover(tx)
+        lane.recover(tx)
         return claimed(tx, session.id)
 
-    _, new = await nodes.race(lambda tx: inbox.record_step(tx, claim, answer_step(1), NOW), take_away)
+    _, new = await nodes.race(lambda tx: lane.record_step(tx, claim, answer_step(1), NOW), take_away)
     assert [step.number for step in new.steps] == [1]
-    newer, refused = await nodes.race(take_away, lambda tx: inbox.record_step(tx, new, answer_step(2), NOW))
+    newer, refused = await nodes.race(take_away, lambda tx: lane.record_step(tx, new, answer_step(2), NOW))
     assert [step.number for step in newer.steps] == [1]
     assert isinstance(refused, StaleClaim)
 
@@ -333,7 +333,7 @@ async def finished(nodes: Nodes) -> Session:
     """A session whose only turn has ended."""
     session = await begun(nodes)
     claim = await nodes.one.write(lambda tx: claimed(tx, session.id))
-    await nodes.one.write(lambda tx: inbox.finish(tx, claim, "completed", NOW, answer="x"))
+    await nodes.one.write(lambda tx: lane.finish(tx, claim, "completed", NOW, answer="x"))
     return session
 
 
@@ -413,7 +413,7 @@ async def test_what_is_told_once_is_told_once(nodes):
     queued = await nodes.one.write(take_in(message))
     declined: Work = lambda tx: people.tell_declined_once(tx, "telegram", message.user_id, NOW)  # noqa: E731
     assert await nodes.race(declined, declined) == (True, False)
-    notice: Work = lambda tx: inbox.mark_noticed(tx, queued.turn_id, NOW)  # noqa: E731
+    notice: Work = lambda tx: lane.mark_noticed(tx, queued.turn_id, NOW)  # noqa: E731
     told, not_told = await nodes.race(notice, notice)
     assert told is not None
     assert not_told is None

@@ -10,7 +10,7 @@ import pytest
 
 from bot.lanes import Lanes
 from config.names import ChannelId, PlatformUserId
-from sessions import inbox, invariants, queue, retention
+from sessions import invariants, lane, queue, retention
 from sessions.database.postgres import PostgresDatabase
 from sessions.errors import StaleClaim
 from sessions.models import ErrorRecord
@@ -89,8 +89,8 @@ def test_a_held_turn_closes_its_lane(tx):
     session_id = arrive(tx).session_id
     arrive(tx)
     claimed(tx, session_id)
-    assert inbox.claim(tx, session_id, NOW, context_messages=5) is None
-    assert inbox.claim_heads(tx, 10, NOW, context_messages=5) == []
+    assert lane.claim(tx, session_id, NOW, context_messages=5) is None
+    assert lane.claim_heads(tx, 10, NOW, context_messages=5) == []
     assert queue.heads(tx, 10) == []
 
 
@@ -98,17 +98,17 @@ def test_the_end_of_a_lease_opens_it_again(tx):
     """A turn whose holder was not heard of is taken anew with its steps; the former holder can store neither step nor result."""
     session_id = arrive(tx).session_id
     old = claimed(tx, session_id)
-    inbox.record_step(tx, old, answer_step(1), NOW)
+    lane.record_step(tx, old, answer_step(1), NOW)
     end_leases(tx)
     assert queue.heads(tx, 10) == [session_id]
-    [new] = inbox.claim_heads(tx, 10, NOW, context_messages=5, node="two")
+    [new] = lane.claim_heads(tx, 10, NOW, context_messages=5, node="two")
     assert (new.turn_id, new.epoch, new.attempts, new.msg_id) == (old.turn_id, 2, 2, old.msg_id)
     assert [step.number for step in new.steps] == [1]
     with pytest.raises(StaleClaim):
-        inbox.record_step(tx, old, answer_step(2), NOW)
+        lane.record_step(tx, old, answer_step(2), NOW)
     with pytest.raises(StaleClaim):
-        inbox.finish(tx, old, "completed", NOW, answer="late")
-    inbox.finish(tx, new, "completed", NOW, answer="mine")
+        lane.finish(tx, old, "completed", NOW, answer="late")
+    lane.finish(tx, new, "completed", NOW, answer="mine")
     assert rows(tx) == []
 
 
@@ -152,7 +152,7 @@ def test_giving_back_is_no_attempt(tx):
     assert queue.give_back(tx, old.turn_id, held(old))
     assert turn_row(tx, old.turn_id)["status"] == "queued"
     with pytest.raises(StaleClaim):
-        inbox.finish(tx, old, "completed", NOW)
+        lane.finish(tx, old, "completed", NOW)
 
 
 async def test_what_is_given_back_is_taken_at_once(database):
@@ -169,7 +169,7 @@ def test_a_turn_that_nobody_can_run_becomes_a_dead_letter(tx):
     session_id = arrive(tx).session_id
     following = arrive(tx)
     bad = claimed(tx, session_id)
-    inbox.finish(tx, bad, "failed", NOW, error=ErrorRecord("ABC123", "poison", "begun 3 times", None))
+    lane.finish(tx, bad, "failed", NOW, error=ErrorRecord("ABC123", "poison", "begun 3 times", None))
     [dead] = tx.rows("SELECT message->>'turn' AS turn, read_ct FROM dead_turns")
     assert (dead["turn"], dead["read_ct"]) == (bad.turn_id, 1)
     assert turn_row(tx, bad.turn_id)["error_ref"] == "ABC123"
@@ -179,7 +179,7 @@ def test_a_turn_that_nobody_can_run_becomes_a_dead_letter(tx):
 def test_another_failure_is_no_dead_letter(tx):
     """What ended in an error that the person was told of is over like any other turn."""
     session_id = arrive(tx).session_id
-    inbox.finish(
+    lane.finish(
         tx,
         claimed(tx, session_id),
         "failed",
@@ -196,7 +196,7 @@ def test_the_longest_waiting_lanes_come_first(tx):
     for number in range(5):
         arrive(tx, of(number))
     assert queue.heads(tx, 3) == expected[:3]
-    claims = inbox.claim_heads(tx, 3, NOW, context_messages=5)
+    claims = lane.claim_heads(tx, 3, NOW, context_messages=5)
     assert [(claim.session_id, claim.position) for claim in claims] == [(one, 1) for one in expected[:3]]
     assert queue.heads(tx, 9) == expected[3:]
 
@@ -209,7 +209,7 @@ def test_erasing_takes_turns_out(tx):
     retention.empty_turns(tx, session_id, [running.position], NOW)
     assert [row["turn"] for row in rows(tx)] == [kept.turn_id]
     with pytest.raises(StaleClaim):
-        inbox.finish(tx, running, "completed", NOW)
+        lane.finish(tx, running, "completed", NOW)
 
 
 def test_the_queue_is_made_from_the_turns(tx):
@@ -260,7 +260,7 @@ class Slow:
         self.begun.set()
         await self.gate.wait()
         try:
-            await self.database.write(lambda tx: inbox.finish(tx, claim, "completed", NOW, answer="x"))
+            await self.database.write(lambda tx: lane.finish(tx, claim, "completed", NOW, answer="x"))
         except StaleClaim:
             self.refused += 1
         return None, True

@@ -12,7 +12,7 @@ from bot import retention as daemon_side
 from bot.upkeep import Upkeep
 from config.names import AccountId, ChannelId
 from config.settings import Settings
-from sessions import inbox, invariants, lifecycle, outbox, retention, search, statistics, summaries
+from sessions import inbox, invariants, lane, lifecycle, outbox, retention, search, statistics, summaries
 from sessions.database import traces
 from sessions.database.base import Database
 from sessions.database.sqlite import SqliteDatabase
@@ -157,7 +157,7 @@ async def test_turns_in_shared_sessions_keep_their_numbers(store):
 
     def answer(tx):
         claim = made.claimed(tx, queued.session_id)
-        inbox.finish(tx, claim, "completed", NOW + 9, answer="zanzibar", input_tokens=7, output_tokens=8)
+        lane.finish(tx, claim, "completed", NOW + 9, answer="zanzibar", input_tokens=7, output_tokens=8)
 
     await store.write(answer)
     await erase(store, await person_named(store, "ada"))
@@ -173,9 +173,9 @@ async def test_a_running_turn_can_store_nothing_any_more(store):
     claim = await store.write(lambda tx: made.claimed(tx, queued.session_id))
     await erase(store, await person_named(store, "ada"))
     with pytest.raises(StaleClaim):
-        await store.write(lambda tx: inbox.finish(tx, claim, "completed", NOW, answer="zanzibar"))
+        await store.write(lambda tx: lane.finish(tx, claim, "completed", NOW, answer="zanzibar"))
     with pytest.raises(StaleClaim):
-        await store.write(lambda tx: inbox.record_step(tx, claim, made.answer_step(), NOW))
+        await store.write(lambda tx: lane.record_step(tx, claim, made.answer_step(), NOW))
     assert await rows_with(store, "zanzibar") == {}
     assert await broken(store) == []
 
@@ -229,7 +229,7 @@ async def test_what_waits_to_be_sent_to_them_is_removed_but_for_the_answer_to_th
     claim = await store.write(lambda tx: made.claimed(tx, queued.session_id))
 
     def answer(tx):
-        inbox.finish(tx, claim, "completed", NOW, answer="zanzibar")
+        lane.finish(tx, claim, "completed", NOW, answer="zanzibar")
         outbox.add(tx, claim.address, "answer", [{"text": "zanzibar"}], NOW, turn_id=claim.turn_id)
         wish = made.incoming("/forget yes")
         address = inbox.record(tx, wish, "command", "", NOW, person_id=claim.person_id)
@@ -270,7 +270,7 @@ def many(tx, count: int, *, days: int, **how) -> str:
         now = NOW + number * days * DAY // count
         queued = made.arrive(tx, made.incoming(f"message {number}", **how), now=now, expire_after_ms=0)
         claim = made.claimed(tx, queued.session_id, now)
-        inbox.finish(tx, claim, "completed", now, answer="yes")
+        lane.finish(tx, claim, "completed", now, answer="yes")
     return queued.session_id
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessions import contents, inbox, lifecycle, outbox, sealing, search
+from sessions import contents, inbox, lane, lifecycle, outbox, sealing, search
 from sessions.database import migrate
 from sessions.database.base import Database
 from sessions.database.postgres import PostgresDatabase
@@ -144,8 +144,8 @@ async def test_everything_works_as_without_it(opened):
     assert [one.content for one in claim.messages] == ["other words"]
 
     def answer(tx):
-        inbox.record_step(tx, claim, made.answer_step(), NOW, tool_call=made.tool_call())
-        inbox.finish(tx, claim, "completed", NOW, answer="yes")
+        lane.record_step(tx, claim, made.answer_step(), NOW, tool_call=made.tool_call())
+        lane.finish(tx, claim, "completed", NOW, answer="yes")
         outbox.add(tx, claim.address, "answer", [{"text": "yes"}], NOW)
 
     await database.write(answer)

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from config.names import SessionId
-from sessions import cleanup, inbox, lifecycle, search
+from sessions import cleanup, lane, lifecycle, search
 from sessions.database import migrate
 from sessions.database.sqlite import SqliteTransaction, _as_mapping
 from sessions.scope import ChannelScope, OperatorScope, PersonScope, SessionOnly
@@ -124,7 +124,7 @@ def test_the_best_come_first_and_the_newer_of_equals(tx):
 def test_filters(tx, index):
     """Time, platform, account, session, person and role each leave out what is not meant."""
     mine = say(tx, "word one", now=NOW)
-    inbox.finish(tx, claimed(tx, mine), "completed", NOW + 1, answer="word two")
+    lane.finish(tx, claimed(tx, mine), "completed", NOW + 1, answer="word two")
     other = say(tx, "word three", user="user-2", now=NOW + 2)
     say(tx, "word four", platform="discord", account="discord.main", user="user-3", now=NOW + 3)
     index()

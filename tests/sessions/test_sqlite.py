@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from config.names import AccountId
-from sessions import inbox, outbox
+from sessions import inbox, lane, outbox
 from sessions.database import migrate, sqlite
 from sessions.database.base import Transaction
 from sessions.database.migrate import Migration
@@ -900,11 +900,11 @@ async def test_a_turn_costs_the_same_in_a_long_session(tmp_path):
 
     def work(tx: Transaction) -> None:
         watched = Recording(tx)
-        inbox.claim(watched, "s", 0, context_messages=20)
-        inbox.waiting(watched, "s")
-        inbox.recover(watched)
-        inbox.sessions_with_work(watched)
-        inbox.request_cancel(watched, ["s"], 0, with_queued=False)
+        lane.claim(watched, "s", 0, context_messages=20)
+        lane.waiting(watched, "s")
+        lane.recover(watched)
+        lane.sessions_with_work(watched)
+        lane.request_cancel(watched, ["s"], 0, with_queued=False)
         outbox.recover(watched)
         outbox.waiting(watched, "a", "c")
         outbox.channels_waiting(watched, "a")

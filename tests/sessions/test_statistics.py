@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from config.names import PersonId, SessionId
-from sessions import cleanup, forking, inbox, invariants, lifecycle, retention, statistics
+from sessions import cleanup, forking, invariants, lane, lifecycle, retention, statistics
 from sessions.database import migrate
 from sessions.errors import SessionClosed, SessionError
 from sessions.models import ErrorRecord, StepRecord
@@ -151,7 +151,7 @@ class History:
         self.note()
 
     def work(self) -> None:
-        waiting = inbox.sessions_with_work(self.tx)
+        waiting = lane.sessions_with_work(self.tx)
         if not waiting:
             return
         session_id = self.chance.choice(waiting)
@@ -159,14 +159,12 @@ class History:
             "SELECT 1 AS x FROM turns WHERE session_id = :id AND status = 'running'", {"id": session_id}
         )
         if running is not None:
-            inbox.recover(self.tx)
+            lane.recover(self.tx)
         claim = claimed(self.tx, session_id, self.now)
         for number in range(self.chance.randrange(3)):
             step = StepRecord(number + 1, "tool_result", {})
             failed = self.chance.random() < 0.4
-            inbox.record_step(
-                self.tx, claim, step, self.now, tool_call=tool_call(number + 1, is_error=failed)
-            )
+            lane.record_step(self.tx, claim, step, self.now, tool_call=tool_call(number + 1, is_error=failed))
         if self.chance.random() < 0.15:
             return  # it goes on running
         self.now += self.chance.choice([1, 5, 800, 31_000])
@@ -175,7 +173,7 @@ class History:
         if status in ("failed", "timeout"):
             error = ErrorRecord(f"{self.chance.random()}", self.chance.choice(["fault", "timeout"]), "", None)
         answer = "yes" if status == "completed" or self.chance.random() < 0.3 else None
-        inbox.finish(
+        lane.finish(
             self.tx,
             claim,
             status,
@@ -190,7 +188,7 @@ class History:
             self.note()
 
     def stop(self) -> None:
-        inbox.request_cancel(self.tx, inbox.sessions_with_work(self.tx), self.now, with_queued=True)
+        lane.request_cancel(self.tx, lane.sessions_with_work(self.tx), self.now, with_queued=True)
 
     def edit(self) -> None:
         self.tx.execute("UPDATE messages SET content = 'edited' WHERE part = 0")
@@ -231,7 +229,7 @@ class History:
     def lose(self) -> None:
         """An error that belongs to no session."""
         error = ErrorRecord(f"{self.chance.random()}", "store", "", None)
-        inbox.record_error(self.tx, error, self.now, turn_id=None, session_id=None)
+        lane.record_error(self.tx, error, self.now, turn_id=None, session_id=None)
 
     def wander(self) -> None:
         lifecycle.move_channel(self.tx, "telegram.main", "room", f"room-{self.now}", self.now)
@@ -352,7 +350,7 @@ def test_a_copy_is_not_said_again(tx):
     """Forking counts no message; what is said in the copy, forgotten in it, and the copy's end are counted as elsewhere."""
     for text in ("one", "two", "three"):
         queued = arrive(tx, incoming(text))
-        inbox.finish(tx, claimed(tx, queued.session_id), "completed", NOW, answer="yes")
+        lane.finish(tx, claimed(tx, queued.session_id), "completed", NOW, answer="yes")
     session = resolved(tx, incoming("one"))[0]
     before = statistics.read(tx, EVERYTHING, Subject(), NOW)
     assert (before.messages, sum(before.messages_by_day)) == (6, 6)
@@ -362,7 +360,7 @@ def test_a_copy_is_not_said_again(tx):
     assert (after.messages, sum(after.messages_by_day)) == (6, 6)
     assert made.session.message_count == 6
     queued = arrive(tx, incoming("four"))
-    inbox.finish(tx, claimed(tx, queued.session_id), "completed", NOW, answer="yes")
+    lane.finish(tx, claimed(tx, queued.session_id), "completed", NOW, answer="yes")
     assert statistics.read(tx, EVERYTHING, Subject("session", made.session.id), NOW).messages == 2
     retention.empty_turns(tx, made.session.id, [1, 4], NOW)
     assert_exact(tx, NOW)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from config.settings import Settings
-from sessions import context, inbox, lifecycle, summaries, window
+from sessions import context, lane, lifecycle, summaries, window
 from sessions.database import migrate
 from sessions.models import Summary
 from sessions.scope import OperatorScope
@@ -23,7 +23,7 @@ def talk(tx, turns, words="", *, answers=True):
     session_id = ""
     for number in range(turns):
         session_id = arrive(tx, incoming(f"question {number} {words}")).session_id
-        inbox.finish(
+        lane.finish(
             tx,
             claimed(tx, session_id),
             "completed" if answers else "failed",

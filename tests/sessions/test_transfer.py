@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sessions import forking, inbox, invariants, lifecycle, retention, sealing
+from sessions import forking, invariants, lane, lifecycle, retention, sealing
 from sessions.database.base import Database
 from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import TransferError
@@ -199,8 +199,8 @@ async def test_a_large_session_is_not_seen_before_it_is_whole(store, other, monk
             queued = made.arrive(tx, made.incoming(f"message {number}"))
             if number < 28:
                 claim = made.claimed(tx, queued.session_id)
-                made.inbox.record_step(tx, claim, made.answer_step(), made.NOW, tool_call=made.tool_call())
-                made.inbox.finish(tx, claim, "completed", made.NOW, answer="yes")
+                made.lane.record_step(tx, claim, made.answer_step(), made.NOW, tool_call=made.tool_call())
+                made.lane.finish(tx, claim, "completed", made.NOW, answer="yes")
 
     await store.write(long)
     raw = await exported(store)
@@ -210,11 +210,11 @@ async def test_a_large_session_is_not_seen_before_it_is_whole(store, other, monk
             await imported(other, b"".join(raw.splitlines(keepends=True)[:cut]))
         stopped += 1
         assert [one for one in await sessions_of(other) if one.end_reason != "deleted"] == []
-        assert await other.read(made.inbox.sessions_with_work) == []
+        assert await other.read(made.lane.sessions_with_work) == []
     assert stopped > 5
     await imported(other, raw)
     assert await exported(other) == raw
-    assert len(await other.read(made.inbox.sessions_with_work)) == 1
+    assert len(await other.read(made.lane.sessions_with_work)) == 1
 
 
 async def test_a_file_that_was_cut_off_is_refused_with_the_reason(store, other):
@@ -272,11 +272,11 @@ async def test_a_fork_of_an_older_file_is_counted_as_one(store, other, monkeypat
     def forked(tx) -> None:
         for text in ("one", "two"):
             queued = made.arrive(tx, made.incoming(text))
-            inbox.finish(tx, made.claimed(tx, queued.session_id), "completed", made.NOW, answer="yes")
+            lane.finish(tx, made.claimed(tx, queued.session_id), "completed", made.NOW, answer="yes")
         fork = forking.fork(tx, made.resolved(tx, made.incoming("one"))[0], made.NOW + 1)
         queued = made.arrive(tx, made.incoming("three"))
         assert queued.session_id == fork.session.id
-        inbox.finish(tx, made.claimed(tx, queued.session_id), "completed", made.NOW, answer="yes")
+        lane.finish(tx, made.claimed(tx, queued.session_id), "completed", made.NOW, answer="yes")
 
     await store.write(forked)
     raw = await exported(store)

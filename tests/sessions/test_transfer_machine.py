@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from bot import retention as daemon_side
-from sessions import forking, inbox, invariants, lifecycle, retention
+from sessions import forking, invariants, lane, lifecycle, retention
 from sessions.database.base import Database, Transaction
 from sessions.errors import TransferError
 from sessions.lifecycle import Doer
@@ -124,7 +124,7 @@ class TransferMachine(RuleBasedStateMachine):
         def work(tx: Transaction) -> tuple[str, int]:
             queued = arrive(tx, message, now=self.now, scope="channel" if in_group else "person")
             claim = claimed(tx, queued.session_id, self.now)
-            inbox.finish(tx, claim, "completed", self.now, answer=f"a{self.number}" if is_answered else None)
+            lane.finish(tx, claim, "completed", self.now, answer=f"a{self.number}" if is_answered else None)
             row = tx.row("SELECT position FROM turns WHERE id = :id", {"id": queued.turn_id})
             assert row is not None
             return queued.session_id, row["position"]
@@ -161,7 +161,7 @@ class TransferMachine(RuleBasedStateMachine):
         session = self.read(which, lambda tx: lifecycle.find(tx, one.id, EVERYTHING))
         made = self.write(which, lambda tx: forking.fork(tx, session, self.now, last=None, by=Doer("person")))
         one.status, one.reason = "ended", "completed"
-        said = self.read(which, lambda tx: inbox.conversation_until(tx, made.session.id, 2**62, 10_000))
+        said = self.read(which, lambda tx: lane.conversation_until(tx, made.session.id, 2**62, 10_000))
         assert [(line.role, line.content) for line in said] == [line[1:3] for line in one.said]
         forked = ModelSession(made.session.id, None)
         forked.said = [(line.position, *told[1:]) for line, told in zip(said, one.said, strict=True)]
@@ -275,7 +275,7 @@ class TransferMachine(RuleBasedStateMachine):
                 assert (session.status, session.end_reason) == (one.status, one.reason)
                 assert session.message_count == len(one.said)
                 said = self.read(
-                    which, lambda tx, one=one: inbox.conversation_until(tx, one.id, 2**62, 10_000)
+                    which, lambda tx, one=one: lane.conversation_until(tx, one.id, 2**62, 10_000)
                 )
                 assert [(line.position, line.role, line.content) for line in said] == [
                     line[:3] for line in one.said
