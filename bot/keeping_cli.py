@@ -1,6 +1,6 @@
 """`palaver people …`, `keys …`, `backup`, `restore`, `verify` and `salvage`: what an operator does for the data as a whole.
 
-Owns arguments and words. The work is `sessions/retention.py`, `sealing.py`, `invariants.py` and `sessions/database/`.
+Owns arguments and words. The work is `sessions/erasure.py`, `sealing.py`, `invariants.py` and `sessions/database/`.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from bot.shell import UNAVAILABLE, USAGE, ConfigOption, JsonOption, progress_bar
 from bot.transfer_cli import ForceOption, person_named
 from config.names import PersonId
 from config.settings import Settings
-from sessions import invariants, retention, sealing
+from sessions import audit, erasure, invariants, people, sealing
 from sessions.database.base import Database
 from sessions.errors import StoreUnavailable
 
@@ -43,8 +43,8 @@ def list_people(
     """List the people the bot has met, the latest seen first."""
     loaded = shell.load(config)
 
-    async def work(database: Database) -> list[retention.PersonSummary]:
-        return await database.read(lambda tx: retention.list_people(tx, words=words, limit=limit))
+    async def work(database: Database) -> list[people.PersonSummary]:
+        return await database.read(lambda tx: people.list_people(tx, words=words, limit=limit))
 
     found = shell.finish(shell.beside(loaded, work))
     if as_json:
@@ -81,34 +81,27 @@ def erase(
 
     async def work(database: Database) -> dict[str, Any]:
         pieces: list[str] = []
-        if person.upper() in await database.read(retention.removed):  # a run before this was cut off
+        if person.upper() in await database.read(erasure.removed):  # a run before this was cut off
             person_id = PersonId(person.upper())
         else:
             person_id = await person_named(database, person, "people erase")
             if not yes:
-                found = await database.read(lambda tx: retention.list_people(tx, words=person_id, limit=1))
+                found = await database.read(lambda tx: people.list_people(tx, words=person_id, limit=1))
                 who, what = (
                     found[0].display_name,
                     f"{found[0].sessions} sessions and {found[0].messages} messages",
                 )
                 typer.confirm(f"Remove {escaped(who)} with {what} for good?", abort=True)
-            pieces = await database.read(lambda tx: retention.samples(tx, person_id))
-            await database.write(
-                lambda tx: retention.request_erase(tx, person_id, shell.now(), actor="operator")
-            )
+            pieces = await database.read(lambda tx: erasure.samples(tx, person_id))
+            await database.write(lambda tx: erasure.request(tx, person_id, shell.now(), actor="operator"))
             with progress_bar("Forgetting"):
                 await forgetting.erase_people(database, shell.now, pause_s=0)
         with progress_bar("Writing the database anew"):
             await forgetting.overwrite_removed(database, whole=True)
-        row = await database.read(
-            lambda tx: tx.row(
-                "SELECT counts FROM audit WHERE action = 'person_erased' AND subject = :id ORDER BY id DESC LIMIT 1",
-                {"id": person_id},
-            )
-        )
+        written = await database.read(lambda tx: audit.latest(tx, subject=person_id))
         return {
             "person": person_id,
-            "removed": orjson.loads(row["counts"]) if row else {},
+            "removed": next((one.counts for one in written if one.action == "person_erased"), {}),
             "searched": await _searched(database, loaded.settings, pieces),
         }
 
@@ -136,7 +129,7 @@ async def _searched(database: Database, settings: Settings, pieces: Sequence[str
     with progress_bar("Searching") as bar:
         path = daemon.sqlite_path(settings.database_url)
         found = await asyncio.to_thread(lambda: traces.find(path, pieces, progress=bar))
-    said = [piece for piece in found[path] if await database.read(partial(retention.is_said, piece=piece))]
+    said = [piece for piece in found[path] if await database.read(partial(erasure.is_said, piece=piece))]
     return {
         "pieces": len(pieces),
         "files": [file.name for file in found],

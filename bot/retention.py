@@ -1,6 +1,6 @@
 """What has had its day and people who want to be forgotten, removed beside people who chat: by the settings, in small batches.
 
-Owns the pauses and the rules. What is removed is the affair of `sessions/cleanup.py` and `sessions/retention.py`.
+Owns the pauses and the rules. What is removed is the affair of `sessions/cleanup.py`, `retention.py` and `erasure.py`.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from config.names import AccountId, ChannelId
 from config.settings import Settings
-from sessions import cleanup, inbox, quarantine, retention
+from sessions import cleanup, erasure, inbox, quarantine, retention
 from sessions.database.base import Database
 from sessions.retention import Rules
 
@@ -125,9 +125,9 @@ async def forget_old(
 async def erase_people(database: Database, now: Callable[[], int], *, pause_s: float = _PAUSE_S) -> int:
     """Do what is due for people who want to be forgotten; gives the steps it took. Raises: StoreError."""
     steps = 0
-    if not await database.read(lambda tx: retention.erasures_due(tx, now())):
+    if not await database.read(lambda tx: erasure.due(tx, now())):
         return 0
-    while await database.write(lambda tx: retention.erase_step(tx, now())):
+    while await database.write(lambda tx: erasure.step(tx, now())):
         steps += 1
         await asyncio.sleep(pause_s)
     return steps
@@ -138,12 +138,12 @@ async def overwrite_removed(database: Database, *, whole: bool = False) -> bool:
 
     Who waits for this is written down, so that the next start goes on if it was killed in between.
     """
-    people = await database.read(retention.removed)
+    people = await database.read(erasure.removed)
     if not people:
         return True
     if not await database.wipe(whole=whole):
         return False
-    await database.write(lambda tx: retention.end_erasures(tx, people))
+    await database.write(lambda tx: erasure.end(tx, people))
     return True
 
 

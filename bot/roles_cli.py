@@ -17,10 +17,10 @@ from bot.keeping_cli import people_cli
 from bot.reports import counted, escaped
 from bot.shell import ConfigOption, JsonOption
 from bot.transfer_cli import person_named
-from sessions import audit, people, retention
+from sessions import audit, people
 from sessions.database.base import Database, Transaction
 from sessions.models import PersonRole
-from sessions.retention import PersonSummary
+from sessions.people import PersonSummary
 
 PersonArgument = Annotated[
     str, typer.Argument(metavar="ID", help="A person's id, or a name or platform id that only they have.")
@@ -116,7 +116,7 @@ def _set_role(tx: Transaction, one: PersonSummary, role: PersonRole) -> None:
 
 async def _find(database: Database, word: str, command: str) -> PersonSummary:
     person_id = await person_named(database, word, command)
-    return (await database.read(lambda tx: retention.list_people(tx, words=person_id, limit=1)))[0]
+    return (await database.read(lambda tx: people.list_people(tx, words=person_id, limit=1)))[0]
 
 
 def _time(milliseconds: int) -> str:

@@ -19,7 +19,7 @@ from bot.reports import counted
 from bot.session_cli import find_session, sessions_cli
 from bot.shell import NOT_FOUND, UNAVAILABLE, USAGE, ConfigOption, JsonOption, progress_bar
 from config.names import PersonId, SessionId
-from sessions import retention
+from sessions import people
 from sessions.database.base import Database
 from sessions.errors import TransferError
 from sessions.scope import OperatorScope, PersonScope, Scope
@@ -188,7 +188,7 @@ def _check_end(source: IO[bytes], size: int) -> None:
 
 async def person_named(database: Database, word: str, command: str) -> PersonId:
     """The one person with this id, or of whom alone this is a name or platform id."""
-    found = await database.read(lambda tx: retention.list_people(tx, words=word, limit=20))
+    found = await database.read(lambda tx: people.list_people(tx, words=word, limit=20))
     exact = [one for one in found if one.id == word.upper()]
     named = [one for one in found if word.lower() in (one.display_name.lower(), *_names(one.identities))]
     chosen = exact or named or found

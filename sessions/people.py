@@ -1,13 +1,34 @@
 """Persons and their identities: who is behind a platform's user id.
 
-Owns meeting people, their roles and the one-time word to strangers. Whether somebody may talk is `bot/policy.py`.
+Owns meeting people, their roles, the one-time word to strangers and the operator's list of everybody. Whether somebody may talk is
+`bot/policy.py`.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from config.names import PersonId, PlatformUserId
 from sessions.database.base import Row, Transaction
+from sessions.database.values import escape_like
 from sessions.models import Incoming, Person, PersonRole, new_id
 
 _REFRESH_MS = 3_600_000  # how stale "last seen" may be: a write per message would buy nothing
+_USERNAME: Final = "COALESCE(i.username, '')"
+
+
+@dataclass(frozen=True, slots=True)
+class PersonSummary:
+    id: PersonId
+    display_name: str
+    role: str
+    identities: Sequence[tuple[str, str, str | None]]
+    """Platform, the platform's id, username."""
+    sessions: int
+    messages: int
+    created_at: int
+    last_seen_at: int
+    is_being_erased: bool
 
 
 def meet(tx: Transaction, message: Incoming, now: int) -> Person:
@@ -105,3 +126,44 @@ def identities(tx: Transaction, person_id: PersonId) -> list[Row]:
         " WHERE person_id = :person ORDER BY platform, platform_user_id",
         {"person": person_id},
     )
+
+
+def list_people(tx: Transaction, *, words: str = "", limit: int = 100) -> list[PersonSummary]:
+    """People the bot has met, the latest seen first; with words, those whose name, username or id has them. For operators."""
+    # SQLite knows capitals of ASCII letters only, so others are asked for in each form in which a name is likely to be written.
+    forms = dict.fromkeys((words, words.lower(), words.upper(), words.title()))
+    patterns = {f"pattern_{number}": f"%{escape_like(form)}%" for number, form in enumerate(forms)}
+
+    def has(value: str) -> str:
+        return "(" + " OR ".join(f"LOWER({value}) LIKE LOWER(:{name}) ESCAPE '!'" for name in patterns) + ")"
+
+    rows = tx.rows(
+        "SELECT p.*, (SELECT COUNT(*) FROM sessions s WHERE s.person_id = p.id) AS sessions,"
+        " (SELECT COALESCE(SUM(s.message_count), 0) FROM sessions s WHERE s.person_id = p.id) AS messages,"
+        " (SELECT COUNT(*) FROM erasures e WHERE e.person_id = p.id) AS erasures FROM persons p"
+        f" WHERE {has('p.display_name')} OR {has('p.id')} OR EXISTS (SELECT 1 FROM identities i WHERE i.person_id = p.id"
+        f" AND ({has(_USERNAME)} OR {has('i.platform_user_id')}))"
+        " ORDER BY p.last_seen_at DESC, p.id DESC LIMIT :limit",
+        {**patterns, "limit": limit},
+    )
+    return [
+        PersonSummary(
+            row["id"],
+            row["display_name"],
+            row["role"],
+            [
+                (one["platform"], one["platform_user_id"], one["username"])
+                for one in tx.rows(
+                    "SELECT platform, platform_user_id, username FROM identities WHERE person_id = :id"
+                    " ORDER BY platform, platform_user_id",
+                    {"id": row["id"]},
+                )
+            ],
+            int(row["sessions"]),
+            int(row["messages"]),
+            row["created_at"],
+            row["last_seen_at"],
+            bool(row["erasures"]),
+        )
+        for row in rows
+    ]

@@ -15,6 +15,7 @@ from typing import Final
 
 from config.names import AccountId, ChannelId, PersonId, SessionId
 from sessions.database.base import Parameters, Row, Transaction
+from sessions.database.values import escape_like
 from sessions.forking import NOT_TWICE
 from sessions.lane import read_message
 from sessions.models import Message, Role
@@ -270,8 +271,7 @@ def _literals(terms: Sequence[Term]) -> tuple[str, Parameters]:
     """Conditions for the terms that are letters in a row."""
     text, values = "", {}
     for number, term in enumerate(term for term in terms if term.is_literal):
-        escaped = term.text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
-        values[f"literal_{number}"] = f"%{escaped}%"
+        values[f"literal_{number}"] = f"%{escape_like(term.text)}%"
         text += f" AND LOWER(m.content) {'NOT ' * term.is_excluded}LIKE LOWER(:literal_{number}) ESCAPE '!'"
     return text, values
 

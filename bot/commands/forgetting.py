@@ -1,6 +1,6 @@
 """`/forget`: what is said is removed, once its person has confirmed it.
 
-Owns the question and its answer. What is removed when is `sessions/cleanup.py` for a conversation and `sessions/retention.py` for
+Owns the question and its answer. What is removed when is `sessions/cleanup.py` for a conversation and `sessions/erasure.py` for
 a person. Everything that cannot be undone is asked for first, and the answer counts for the person who was asked and no other:
 in a group anybody may press the button.
 """
@@ -11,7 +11,7 @@ from adapters.messages import Choice
 from bot.commands.calls import CommandContext, CommandResult, wrong_argument
 from bot.commands.sessions import title_of
 from config.names import SessionId
-from sessions import lane, lifecycle, questions, retention
+from sessions import erasure, lane, lifecycle, questions
 from sessions.errors import SessionNotFound
 from sessions.lifecycle import Doer
 
@@ -72,7 +72,7 @@ def _confirmed(at: CommandContext) -> CommandResult:
             if not at.is_shared
             else []
         )
-        retention.request_erase(at.tx, at.person.id, at.now)
+        erasure.request(at.tx, at.person.id, at.now)
         return CommandResult(at.say("forgotten_me"), stopped)
     return _delete(at, question.session_id)
 

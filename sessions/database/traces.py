@@ -1,6 +1,6 @@
 """Whether something is still anywhere in the files of a SQLite database: in it, in its log, in copies that lie beside it.
 
-Owns the search through bytes, however the file is laid out. What is searched for, `retention.samples` says.
+Owns the search through bytes, however the file is laid out. What is searched for, `erasure.samples` says.
 """
 
 import mmap

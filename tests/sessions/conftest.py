@@ -1,4 +1,4 @@
-"""One open transaction on an empty schema, for the many functions that need nothing more, and a whole SQLite store."""
+"""One open transaction on an empty schema, for the many functions that need nothing more, and whole stores."""
 
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 import hypothesis
 import pytest
 
-from sessions.database.base import Transaction
+from sessions.database.base import Database, Transaction
 from sessions.database.sqlite import SqliteDatabase
-from tests.sessions.stores import OLDEST, TRANSACTIONS, lay_sqlite
+from tests.sessions.stores import DATABASES, OLDEST, TRANSACTIONS, lay_sqlite
 
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
 hypothesis.settings.register_profile(
@@ -21,6 +21,12 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 def tx(request: pytest.FixtureRequest) -> Iterator[Transaction]:
     with TRANSACTIONS[request.param]() as transaction:
         yield transaction
+
+
+@pytest.fixture(params=list(DATABASES))
+async def store(request, tmp_path) -> AsyncIterator[Database]:
+    async with DATABASES[request.param](tmp_path) as opener:
+        yield await opener()
 
 
 @pytest.fixture

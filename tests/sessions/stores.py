@@ -15,6 +15,7 @@ from contextlib import (
 )
 from pathlib import Path
 
+from sessions import invariants
 from sessions.database import migrate
 from sessions.database.base import Database, Transaction
 from sessions.database.postgres import PostgresDatabase, PostgresTransaction
@@ -100,6 +101,15 @@ TRANSACTIONS: Mapping[str, Callable[[], AbstractContextManager[Transaction]]] = 
     "sqlite": _sqlite_transaction,
     "postgresql": postgres.open_transaction,
 }
+
+
+async def broken(database: Database) -> set[str]:
+    """The names of the invariants that do not hold."""
+    verdicts = [
+        await database.read(lambda tx, one=one: invariants.verify(tx, one))
+        for one in invariants.of(database.dialect)
+    ]
+    return {verdict.name for verdict in verdicts if not verdict.holds}
 
 
 @contextmanager

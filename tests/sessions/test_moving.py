@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from sessions import invariants, lane, outbox, sealing, search
+from sessions import lane, outbox, sealing, search
 from sessions.database import moving, stores
 from sessions.database.postgres import PostgresDatabase
 from sessions.database.sqlite import SqliteDatabase
@@ -18,6 +18,7 @@ from sessions.search import SearchQuery
 from tests import postgres
 from tests.sessions import records as made
 from tests.sessions.conversations import exported, talk
+from tests.sessions.stores import broken
 
 
 @pytest.fixture
@@ -66,14 +67,6 @@ async def move_to_server(path, url, **options):
 async def move_to_file(url, path, **options):
     with capture_logs():
         return await asyncio.to_thread(lambda: moving.to_file(url, path, **options))
-
-
-async def broken(database) -> set[str]:
-    verdicts = [
-        await database.read(lambda tx, one=one: invariants.verify(tx, one))
-        for one in invariants.of(database.dialect)
-    ]
-    return {verdict.name for verdict in verdicts if not verdict.holds}
 
 
 async def test_everything_is_there_after_the_move_and_after_the_way_back(path, url, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from bot.lanes import Lanes
 from config.names import ChannelId, PlatformUserId
-from sessions import invariants, lane, queue, retention
+from sessions import emptying, invariants, lane, queue
 from sessions.database.postgres import PostgresDatabase
 from sessions.errors import StaleClaim
 from sessions.models import ErrorRecord
@@ -206,7 +206,7 @@ def test_erasing_takes_turns_out(tx):
     session_id = arrive(tx).session_id
     kept = arrive(tx)
     running = claimed(tx, session_id)
-    retention.empty_turns(tx, session_id, [running.position], NOW)
+    emptying.empty_turns(tx, session_id, [running.position], NOW)
     assert [row["turn"] for row in rows(tx)] == [kept.turn_id]
     with pytest.raises(StaleClaim):
         lane.finish(tx, running, "completed", NOW)

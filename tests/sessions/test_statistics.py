@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from config.names import PersonId, SessionId
-from sessions import cleanup, forking, invariants, lane, lifecycle, retention, statistics
+from sessions import cleanup, emptying, forking, invariants, lane, lifecycle, statistics
 from sessions.database import migrate
 from sessions.errors import SessionClosed, SessionError
 from sessions.models import ErrorRecord, StepRecord
@@ -362,7 +362,7 @@ def test_a_copy_is_not_said_again(tx):
     queued = arrive(tx, incoming("four"))
     lane.finish(tx, claimed(tx, queued.session_id), "completed", NOW, answer="yes")
     assert statistics.read(tx, EVERYTHING, Subject("session", made.session.id), NOW).messages == 2
-    retention.empty_turns(tx, made.session.id, [1, 4], NOW)
+    emptying.empty_turns(tx, made.session.id, [1, 4], NOW)
     assert_exact(tx, NOW)
     assert lifecycle.find(tx, made.session.id, EVERYTHING).message_count == 4
     lifecycle.delete(tx, lifecycle.find(tx, made.session.id, EVERYTHING), NOW)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sessions import forking, invariants, lane, lifecycle, retention, sealing
+from sessions import forking, invariants, lane, lifecycle, people, sealing
 from sessions.database.base import Database
 from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import TransferError
@@ -20,15 +20,9 @@ from sessions.scope import OperatorScope, PersonScope
 from sessions.transfer import exporting, importing, intake, readable, records
 from tests.sessions import records as made
 from tests.sessions.conversations import exported, imported, talk
-from tests.sessions.stores import DATABASES, lay_sqlite
+from tests.sessions.stores import lay_sqlite
 
 EVERYTHING = OperatorScope()
-
-
-@pytest.fixture(params=list(DATABASES))
-async def store(request, tmp_path) -> AsyncIterator[Database]:
-    async with DATABASES[request.param](tmp_path) as opener:
-        yield await opener()
 
 
 @pytest.fixture
@@ -152,7 +146,7 @@ async def test_only_what_was_asked_for(store):
     one = everything[0]
     found = lines(await exported(store, ids=[one.id]))
     assert [line["id"] for line in found if line["type"] == "session"] == [one.id]
-    ada = (await store.read(lambda tx: retention.list_people(tx, words="ada")))[0]
+    ada = (await store.read(lambda tx: people.list_people(tx, words="ada")))[0]
     raw = await exported(store, scope=PersonScope(ada.id))
     assert {line["person_id"] for line in lines(raw) if line["type"] == "session"} == {ada.id}
     assert [line["id"] for line in lines(raw) if line["type"] == "person"] == [ada.id]

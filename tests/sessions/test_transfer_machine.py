@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from bot import retention as daemon_side
-from sessions import forking, invariants, lane, lifecycle, retention
+from sessions import erasure, forking, invariants, lane, lifecycle, people
 from sessions.database.base import Database, Transaction
 from sessions.errors import TransferError
 from sessions.lifecycle import Doer
@@ -91,7 +91,7 @@ class TransferMachine(RuleBasedStateMachine):
         return self.runner.run(self.databases[which].read(work))
 
     def person(self, which: int, user: str) -> Any:
-        found = self.read(which, lambda tx: retention.list_people(tx, words=user))
+        found = self.read(which, lambda tx: people.list_people(tx, words=user))
         return next((one.id for one in found if one.display_name == user), None)
 
     def live(self, which: int, owner: str | None) -> ModelSession | None:
@@ -252,7 +252,7 @@ class TransferMachine(RuleBasedStateMachine):
         if person is None:
             return
         self.now += 1
-        self.write(which, lambda tx: retention.request_erase(tx, person, self.now))
+        self.write(which, lambda tx: erasure.request(tx, person, self.now))
         self.runner.run(daemon_side.erase_people(self.databases[which], lambda: self.now, pause_s=0))
         self.known[which].discard(user)
         self.model[which] = {key: one for key, one in self.model[which].items() if one.owner != user}
