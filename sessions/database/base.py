@@ -59,7 +59,7 @@ class Ran:
 
     count: int
     """Rows it changed."""
-    rows: Sequence[Row]
+    rows: list[Row]
     """What it gave, by SELECT or RETURNING."""
 
 

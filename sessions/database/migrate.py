@@ -125,7 +125,8 @@ def _install_pgmq(tx: Transaction) -> None:
             "Bring it up to date: ALTER EXTENSION pgmq UPDATE.",
         )
     if not found["is_there"]:
-        tx.execute(pgmq_sql())
+        for statement in statements(pgmq_sql()):
+            tx.execute(statement)
 
 
 def pgmq_sql() -> str:

@@ -42,7 +42,7 @@ import structlog
 from sessions.database import migrate, postgres_scopes
 from sessions.database.base import Parameters, Ran, Row, RowSecurity, Seal, Statement, Transaction
 from sessions.database.parameters import in_order, numbered
-from sessions.database.postgres_connections import Connections, Limits
+from sessions.database.postgres_connections import Connection, Connections, Limits
 from sessions.database.postgres_errors import is_connection_lost, is_plan_outdated, is_race, translated
 from sessions.errors import NothingStored, StoreCorrupt, StoreUnavailable
 from sessions.sealing import PLAIN, opener
@@ -65,80 +65,75 @@ class PostgresTransaction:
 
     dialect: Literal["postgresql"] = "postgresql"
 
-    def __init__(
-        self, connection: psycopg.Connection[Any], seal: Seal = PLAIN, reader: str | None = None
-    ) -> None:
+    def __init__(self, connection: Connection, seal: Seal = PLAIN, reader: str | None = None) -> None:
         """`reader` is the role that reads on somebody's behalf."""
         self._connection = connection
+        self._statements = connection.statements
         self._reader = reader
         self.seal = seal
         self._open: Callable[[Row], Row] | None = None if seal is PLAIN else opener(seal)
 
     def execute(self, sql: str, parameters: Parameters = _NONE) -> int:
-        return self._run(sql, parameters).rowcount
+        return self._run(sql, parameters).count
 
     def row(self, sql: str, parameters: Parameters = _NONE) -> Row | None:
-        row: Row | None = self._run(sql, parameters).fetchone()
-        return row if row is None or self._open is None else self._open(row)
+        rows = self.rows(sql, parameters)
+        return rows[0] if rows else None
 
     def rows(self, sql: str, parameters: Parameters = _NONE) -> list[Row]:
-        rows = self._run(sql, parameters).fetchall()
-        return rows if self._open is None else [self._open(row) for row in rows]
+        return self._opened(self._run(sql, parameters).rows)
 
     def together(self, statements: Sequence[Statement]) -> list[Ran]:
-        with self._connection.pipeline():
-            cursors = [self._run(sql, parameters) for sql, parameters in statements]
-        return [Ran(cursor.rowcount, self._all(cursor)) for cursor in cursors]
-
-    def _all(self, cursor: psycopg.Cursor[Any]) -> Sequence[Row]:
-        if cursor.description is None:
-            return ()
-        rows = cursor.fetchall()
-        return rows if self._open is None else [self._open(row) for row in rows]
+        return [Ran(ran.count, self._opened(ran.rows)) for ran in self._run_together(statements)]
 
     def insert_many(self, into: str, row: str, values: Sequence[object], tail: str = "") -> None:
-        if not values:
-            return
         statement, names = numbered(f"INSERT INTO {into} VALUES {row} {tail}")
-        with self._connection.pipeline():
-            for at in range(0, len(values), len(names)):
-                self._connection.execute(statement, values[at : at + len(names)])
+        self._statements.run_together(
+            [(statement, values[at : at + len(names)]) for at in range(0, len(values), len(names))]
+        )
 
     def narrowed(self, to: Parameters) -> Transaction:
         return self if self._reader is None else _Narrowed(self._connection, self.seal, self._reader, to)
 
-    def _run(self, sql: str, parameters: Parameters) -> psycopg.Cursor[Any]:
-        statement, names = numbered(sql)
-        return self._connection.execute(statement, in_order(names, parameters) if names else None)
+    def _opened(self, rows: list[Row]) -> list[Row]:
+        return rows if self._open is None else [self._open(row) for row in rows]
+
+    def _run(self, sql: str, parameters: Parameters) -> Ran:
+        return self._statements.run(*_in_place(sql, parameters))
+
+    def _run_together(self, statements: Sequence[Statement]) -> list[Ran]:
+        return self._statements.run_together([_in_place(*statement) for statement in statements])
 
 
 class _Narrowed(PostgresTransaction):
-    """The same transaction, read as the role that row security holds. Every statement goes there and back in one round trip."""
+    """The same transaction, read as the role that row security holds."""
 
-    def together(self, statements: Sequence[Statement]) -> list[Ran]:
-        return [Ran(cursor.rowcount, self._all(cursor)) for cursor in (self._run(*one) for one in statements)]
-
-    def __init__(
-        self, connection: psycopg.Connection[Any], seal: Seal, reader: str, to: Mapping[str, object]
-    ) -> None:
+    def __init__(self, connection: Connection, seal: Seal, reader: str, to: Mapping[str, object]) -> None:
         super().__init__(connection, seal, reader)
-        self._narrowing = postgres_scopes.narrowing(reader, to)
+        self._narrowing = postgres_scopes.NARROW, postgres_scopes.narrowing(reader, to)
 
     def insert_many(self, into: str, row: str, values: Sequence[object], tail: str = "") -> None:
-        statement = f"INSERT INTO {into} VALUES {row} {tail}"
-        names = numbered(statement)[1]
+        statement, names = numbered(f"INSERT INTO {into} VALUES {row} {tail}")
         for at in range(0, len(values), len(names)):  # refused by the server
-            self._run(statement, dict(zip(names, values[at : at + len(names)], strict=True)))
+            self._as_reader([(statement, values[at : at + len(names)])])
 
-    def _run(self, sql: str, parameters: Parameters) -> psycopg.Cursor[Any]:
-        statement, names = numbered(sql)
-        values = in_order(names, parameters) if names else None
-        # Whatever fails ends the transaction, or goes back to a savepoint: both give the role back.
-        with self._connection.pipeline():
-            self._connection.execute(postgres_scopes.NARROW, self._narrowing)
-            cursor = self._connection.execute(statement, values)
-            self._connection.execute(postgres_scopes.WIDEN)
-        return cursor
+    def _run(self, sql: str, parameters: Parameters) -> Ran:
+        return self._as_reader([_in_place(sql, parameters)])[0]
+
+    def _run_together(self, statements: Sequence[Statement]) -> list[Ran]:
+        return self._as_reader([_in_place(*statement) for statement in statements])
+
+    def _as_reader(self, statements: Sequence[tuple[str, Sequence[object]]]) -> list[Ran]:
+        """Whatever fails ends the transaction, or goes back to a savepoint: both give the role back."""
+        return self._statements.run_together([self._narrowing, *statements, (postgres_scopes.WIDEN, ())])[
+            1:-1
+        ]
+
+
+def _in_place(sql: str, parameters: Parameters) -> tuple[str, Sequence[object]]:
+    """A statement as the server takes it."""
+    statement, names = numbered(sql)
+    return statement, in_order(names, parameters) if names else ()
 
 
 class _Operation:
@@ -479,7 +474,7 @@ class PostgresDatabase:
         except psycopg.Error as error:
             raise translated(error, self.where) from error
 
-    def _transaction(self, connection: psycopg.Connection[Any]) -> PostgresTransaction:
+    def _transaction(self, connection: Connection) -> PostgresTransaction:
         return PostgresTransaction(connection, self.seal, self.row_security.role)
 
     def _migrate_once(self, now: int) -> bool:
@@ -542,9 +537,7 @@ def _presentable(error: BaseException) -> BaseException:
     return error
 
 
-def _run_in_savepoint(
-    connection: psycopg.Connection[Any], operation: _Operation, tx: PostgresTransaction
-) -> None:
+def _run_in_savepoint(connection: Connection, operation: _Operation, tx: PostgresTransaction) -> None:
     """Run an operation so that its failure undoes only itself. Raises what concerns the whole transaction."""
     connection.execute("SAVEPOINT operation")
     try:

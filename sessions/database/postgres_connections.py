@@ -5,6 +5,7 @@ server is away hears the reason at once, and the first who asks when it is back 
 """
 
 import contextlib
+import functools
 import threading
 import time
 import weakref
@@ -19,13 +20,13 @@ from psycopg.rows import dict_row
 
 from sessions.database import postgres_values
 from sessions.database.postgres_errors import is_connection_lost, is_plan_outdated, unreachable
+from sessions.database.postgres_statements import Statements
 from sessions.errors import StoreUnavailable
 
 T = TypeVar("T")
 
 OLDEST_SERVER: Final = 140_000
 _IDLE_KEPT_S: Final = 300.0
-_PREPARED_KEPT: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,15 @@ class Limits:
     """More than `statement_s`: only a server or a network that has stopped altogether takes that long."""
 
 
-class _Connection(psycopg.Connection[Any]):
+class Connection(psycopg.Connection[Any]):
     """A connection that does not wait for ever: a server that is frozen, or a network that swallows everything, says nothing."""
 
     answer_s: float | None = None
     """None waits as long as it takes."""
+
+    @functools.cached_property
+    def statements(self) -> Statements:
+        return Statements(self)
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         limit = self.answer_s if timeout is None else timeout
@@ -86,12 +91,12 @@ class Connections:
         }
         self._limits = limits
         self._lock = threading.Lock()
-        self._idle: list[tuple[_Connection, float]] = []
-        self._made: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        self._idle: list[tuple[Connection, float]] = []
+        self._made: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._is_closed = False
 
     @contextlib.contextmanager
-    def lent(self, *, is_patient: bool = False) -> Iterator[psycopg.Connection[Any]]:
+    def lent(self, *, is_patient: bool = False) -> Iterator[Connection]:
         """A connection outside of any transaction; it goes back as such or is closed. Raises: StoreUnavailable.
 
         `is_patient` is for a migration, which may take hours.
@@ -127,7 +132,7 @@ class Connections:
         self._is_closed = True
         self.drop_idle()
 
-    def _take(self) -> _Connection:
+    def _take(self) -> Connection:
         oldest = time.monotonic() - _IDLE_KEPT_S
         while True:
             with self._lock:
@@ -139,16 +144,16 @@ class Connections:
             connection.close()
         return self._connect()
 
-    def _give_back(self, connection: _Connection) -> None:
+    def _give_back(self, connection: Connection) -> None:
         if not connection.closed and not self._is_closed:
             with self._lock:
                 self._idle.append((connection, time.monotonic()))
         else:
             connection.close()
 
-    def _connect(self) -> _Connection:
+    def _connect(self) -> Connection:
         try:
-            connection = _Connection.connect(
+            connection = Connection.connect(
                 "", **self._arguments, autocommit=True, row_factory=dict_row, cursor_factory=psycopg.RawCursor
             )
         except psycopg.Error as error:
@@ -165,7 +170,7 @@ class Connections:
             self._made.add(connection)
         return connection
 
-    def _set_up(self, connection: _Connection) -> None:
+    def _set_up(self, connection: Connection) -> None:
         if connection.info.server_version < OLDEST_SERVER:
             raise StoreUnavailable(
                 f"{self.where} runs PostgreSQL {connection.info.server_version // 10_000}",
@@ -178,7 +183,7 @@ class Connections:
             )
         connection.answer_s = self._limits.answer_s
         postgres_values.register(connection)
-        connection.prepared_max = _PREPARED_KEPT
+        connection.prepare_threshold = None  # `statements` sees to that
         limits = self._limits
         connection.execute(
             "SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false),"

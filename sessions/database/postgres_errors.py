@@ -64,7 +64,7 @@ def is_connection_lost(error: BaseException, connection: psycopg.Connection[Any]
 
 def is_plan_outdated(error: BaseException) -> bool:
     """What was prepared before does not fit any more, and a new connection is needed: another node has migrated the schema, or
-    the server has forgotten a statement with the failed part of a pipeline, which psycopg does not always notice.
+    somebody between us and the server has forgotten the statement.
     """
     return isinstance(error, errors.FeatureNotSupported | errors.InvalidSqlStatementName)
 

@@ -4,7 +4,8 @@ Owns how text, integers and truth travel on a connection. Every parameter has a 
 the server need not guess, and one statement is prepared once.
 """
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import psycopg
 from psycopg.adapt import Dumper, Loader
@@ -13,18 +14,35 @@ from psycopg.types.string import StrDumper
 
 from sessions.database.values import storable
 
-_INT8_OID = 20
+_INT8_OID: Final = 20
+_FLOAT8_OID: Final = 701
+_TEXT_OID: Final = 25
+_NO_OID: Final = 0
+"""The server tells by the place where it stands."""
+
+
+def _encoded(text: str) -> bytes:
+    """Text as UTF-8. Halves of characters are mended, and NUL, which PostgreSQL's text cannot hold, becomes U+FFFD."""
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError:
+        encoded = storable(text).encode()
+    return encoded.replace(b"\0", b"\xef\xbf\xbd") if b"\0" in encoded else encoded
+
+
+PLAIN: Final[Mapping[type, tuple[int, Callable[[Any], bytes | None]]]] = {
+    str: (_TEXT_OID, _encoded),
+    int: (_INT8_OID, lambda value: b"%d" % value),
+    bool: (_INT8_OID, lambda value: b"1" if value else b"0"),
+    float: (_FLOAT8_OID, lambda value: repr(value).encode()),
+    type(None): (_NO_OID, lambda _value: None),
+}
+"""Type and text of the values that nearly all are; the dumpers below give the same for them inside of lists."""
 
 
 class _TextDumper(StrDumper):
-    """Text as UTF-8. Halves of characters are mended, and NUL, which PostgreSQL's text cannot hold, becomes U+FFFD."""
-
     def dump(self, obj: str) -> bytes:
-        try:
-            encoded = obj.encode()
-        except UnicodeEncodeError:
-            encoded = storable(obj).encode()
-        return encoded.replace(b"\0", b"\xef\xbf\xbd")
+        return _encoded(obj)
 
 
 class _TruthDumper(Dumper):

@@ -17,7 +17,7 @@ from psycopg.rows import tuple_row
 from sessions import queue
 from sessions.database import migrate
 from sessions.database.postgres import PostgresTransaction
-from sessions.database.postgres_connections import Connections, Limits
+from sessions.database.postgres_connections import Connection, Connections, Limits
 
 Values = tuple[Any, ...]
 BATCH: Final = 2000
@@ -126,7 +126,7 @@ class FileEnd:
 class ServerEnd:
     """A PostgreSQL database, read or filled."""
 
-    def __init__(self, connection: psycopg.Connection[Any], where: str) -> None:
+    def __init__(self, connection: Connection, where: str) -> None:
         self.where = where
         self._connection = connection
 

@@ -341,7 +341,7 @@ async def test_a_schema_that_another_node_has_changed(url):
 
 @pytest.mark.parametrize("beside", [0, 3], ids=["alone", "in a batch"])
 async def test_a_statement_that_the_server_has_forgotten(url, beside):
-    """psycopg takes a statement for prepared that the server does not know any more: it is said again, and nobody notices."""
+    """A statement is taken for prepared that the server does not know any more: it is said again, and nobody notices."""
     async with opened(url, writers=1) as database:
         tries: list[int] = []
 
@@ -350,7 +350,7 @@ async def test_a_statement_that_the_server_has_forgotten(url, beside):
                 tx.row("SELECT CAST(:one AS integer) AS x", {"one": 1})
             tries.append(1)
             if len(tries) < 3:
-                tx._connection.pgconn.exec_(b"DEALLOCATE ALL")  # behind psycopg's back
+                tx._connection.pgconn.exec_(b"DEALLOCATE ALL")  # behind our back
             assert tx.row("SELECT CAST(:one AS integer) AS x", {"one": 1})["x"] == 1
             put(tx, "kept")
 
