@@ -576,7 +576,7 @@ def test_a_refused_change_leaves_none(tx):
 
 @pytest.mark.parametrize("store", list(DATABASES))
 async def test_a_thousand_callers_get_one_session(store, tmp_path):
-    """Get-or-create is idempotent: a thousand at once make one session, and each gets that one."""
+    """Get-or-create is idempotent: a thousand at once make one session, and each gets that one; on PostgreSQL from three nodes."""
     message = incoming()
 
     def get_or_create(tx: Any) -> tuple[str, bool]:
@@ -584,9 +584,11 @@ async def test_a_thousand_callers_get_one_session(store, tmp_path):
         return found.id, is_new
 
     async with DATABASES[store](tmp_path) as open_database:
-        database = await open_database()
-        got = await asyncio.gather(*(database.write(get_or_create) for _ in range(1000)))
-        rows = await database.read(lambda tx: tx.rows("SELECT id FROM sessions"))
+        nodes = [await open_database() for _ in range(3 if store == "postgresql" else 1)]
+        got = await asyncio.gather(
+            *(nodes[number % len(nodes)].write(get_or_create) for number in range(1000))
+        )
+        rows = await nodes[0].read(lambda tx: tx.rows("SELECT id FROM sessions"))
     assert len({session_id for session_id, _ in got}) == 1
     assert sum(is_new for _, is_new in got) == 1
     assert len(rows) == 1
