@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from config.settings import Settings
 from sessions import context, lane, lifecycle, summaries, tokens, window
@@ -13,8 +12,7 @@ from sessions.context import StepText, build_context, compose
 from sessions.hot import tail_after
 from sessions.models import Message, Summary, Window
 from sessions.scope import OperatorScope
-from tests.sessions.records import NOW, arrive, claimed, incoming, session_row
-from tests.sessions.stores import TRANSACTIONS
+from tests.sessions.records import NOW, arrive, claimed, incoming
 
 
 def said(*texts: str, first: int = 1) -> list[Message]:
@@ -340,80 +338,6 @@ def test_an_end_is_not_believed_once_messages_changed(tx, change):
     claim = claim_with(tx, session_id, tail)
     assert not claim.is_from_memory
     assert list(claim.messages) == lane.conversation_until(tx, session_id, claim.position, 20)
-
-
-class Remembering(RuleBasedStateMachine):
-    """A session whose end is remembered, with everything that happens to sessions besides."""
-
-    def __init__(self):
-        super().__init__()
-        self._opened = TRANSACTIONS["sqlite"]()
-        self.tx = self._opened.__enter__()
-        self.tail = None
-        self.session_id = arrive(self.tx, incoming("first")).session_id
-        self.answered = 0
-
-    def teardown(self):
-        self._opened.__exit__(None, None, None)
-
-    @rule()
-    def somebody_writes(self):
-        arrive(self.tx, incoming(f"message {self.answered}"))
-
-    @rule(is_kept=st.booleans(), answers=st.booleans())
-    def a_turn_runs(self, is_kept, answers):
-        claim = lane.claim(self.tx, self.session_id, NOW, context_messages=8, recent=self.tail)
-        if claim is None:
-            return
-        row = session_row(self.tx, self.session_id)
-        read = lane.conversation_until(
-            self.tx, self.session_id, claim.position, 8, after=row["summarised_to"]
-        )
-        assert list(claim.messages) == read
-        assert list(claim.summaries) == (
-            window.summaries_of(self.tx, self.session_id) if row["summarised_to"] else []
-        )
-        answer = f"answer {self.answered}" if answers else None
-        lane.finish(self.tx, claim, "completed", NOW, answer=answer, metadata={})
-        self.answered += 1
-        if is_kept:  # if not, another process ran it
-            self.tail = tail_after(claim, answer, {}, NOW, 8)
-
-    @rule()
-    def it_is_summarised(self):
-        due = summaries.plan(
-            self.tx, self.session_id, Settings.model_validate({"agent": {"context_messages": 8}})
-        )
-        if due is not None:
-            made = summaries.Made(1, due.from_position, due.to_position, f"- {due.to_position}", 3, "digest")
-            assert summaries.store(self.tx, due, [made], [], NOW)
-
-    @rule()
-    def its_summaries_are_made_anew(self):
-        again = summaries.plan_again(self.tx, self.session_id, Settings())
-        if again is not None:
-            made = summaries.Made(1, 1, again.basis.summarised_to, f"- anew {self.answered}", 3, "digest")
-            assert summaries.store(self.tx, again, [made], summaries.versions(self.tx, again), NOW)
-
-    @rule()
-    def its_summaries_are_discarded(self):
-        summaries.discard(self.tx, self.session_id)
-
-    @rule(position=st.integers(1, 12))
-    def a_message_is_erased(self, position):
-        self.tx.execute(
-            "DELETE FROM messages WHERE session_id = :id AND position = :position AND position < :queued",
-            {
-                "id": self.session_id,
-                "position": position,
-                "queued": session_row(self.tx, self.session_id)["next_position"]
-                - lane.waiting(self.tx, self.session_id),
-            },
-        )
-
-
-TestRemembering = Remembering.TestCase
-TestRemembering.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
 
 
 def test_an_end_that_is_too_short_or_too_new_is_not_believed(tx):
