@@ -89,6 +89,8 @@ class HealthCheck:
             return f"failed: no answer within {_STORE_TIMEOUT_S:g} s"
         except (SessionError, ValueError, OSError) as error:
             return f"failed: {error}"
+        if self._node is not None and self._node.trouble is not None:
+            return f"failed: {self._node.trouble}"
         return "open"
 
     def _adapter(self, adapter: Adapter) -> dict[str, object]:

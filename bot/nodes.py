@@ -89,6 +89,8 @@ class Node:
         self._running: asyncio.Task[None] | None = None
         self.holders: Mapping[LeaseName, str] = {}
         """Who holds what, as it was when the database was last asked."""
+        self.trouble: str | None = None
+        """Why leases could not be looked after the last time, if so: a store that can be read may still take nothing."""
 
     @property
     def is_alone(self) -> bool:
@@ -182,9 +184,13 @@ class Node:
             try:
                 await self._look(database)
             except StoreError as error:
+                self.trouble = error.reason
                 log.warning("node.leases_failed", node=self.name, reason=error.reason, hint=error.hint)
-            except Exception:  # without leases this node does nothing; the next look may do better
+            except Exception as error:  # without leases this node does nothing; the next look may do better
+                self.trouble = f"{type(error).__name__}: {error}"
                 log.exception("node.leases_failed", node=self.name)
+            else:
+                self.trouble = None
 
     async def _look(self, database: Database) -> None:
         """Renew what is held, if it is time, and take up what is free. Raises: StoreError."""

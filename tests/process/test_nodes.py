@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import random
 import signal
 import time
@@ -162,6 +163,39 @@ async def test_a_node_without_its_database_stops_in_time(tmp_path):
             await answered_after(talk, other)
             assert await owner.stop() == 0
         assert await other.stop() == 0
+        assert await violations(nodes, talk) == []
+
+
+async def test_a_database_that_only_reads_is_not_ready(tmp_path):
+    """What was the primary takes nothing any more but answers: /readyz says so, nothing is acknowledged, and it heals."""
+    async with fleet(tmp_path) as (nodes, talk):
+        (node,) = await nodes.start("one")
+        await answered_after(talk, node)
+        name = psycopg.conninfo.conninfo_to_dict(nodes.url)["dbname"]
+
+        async def turn(setting):
+            with psycopg.connect(postgres.server_url(), autocommit=True) as admin:
+                admin.execute(f'ALTER DATABASE "{name}" {setting}')
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
+                )
+
+        async def is_said():
+            status, body = await node.get("/readyz")
+            return status == 503 and "is read-only" in json.loads(body)["store"]
+
+        await turn("SET default_transaction_read_only = on")
+        try:
+            await talk.say(talk.chats[0])
+            await eventually(is_said, timeout_s=10, what="that it is read-only")
+            await asyncio.sleep(LEASE_S + 1)  # its leases are over: also a node that hears nobody tells it
+            assert await is_said()
+            node.kill()  # whatever it had acknowledged would be gone
+        finally:
+            await turn("RESET default_transaction_read_only")
+        await node.start()
+        await talk.wait_answered(node, timeout_s=TAKEOVER_S)
+        assert await node.stop() == 0
         assert await violations(nodes, talk) == []
 
 
