@@ -150,7 +150,8 @@ async def _server(loaded: Loaded) -> Finding:
             about = await database.read(
                 lambda tx: tx.row(
                     "SELECT current_setting('server_version') AS version, current_setting('fsync') AS fsync,"
-                    " current_database() AS name, pg_is_in_recovery() AS is_standby"
+                    " current_database() AS name, pg_is_in_recovery() AS is_standby,"
+                    " current_setting('default_transaction_read_only') AS read_only"
                 )
             )
             took_ms = 1000 * (time.monotonic() - started)
@@ -172,6 +173,9 @@ async def _server(loaded: Loaded) -> Finding:
         return Finding(
             False, "database", f"{what} is a standby and read-only", "Point database_url at the primary."
         )
+    if about["read_only"] == "on":
+        hint = "Whoever set default_transaction_read_only for it or for this user has to take that back."
+        return Finding(False, "database", f"{what} is read-only", hint)
     if about["fsync"] != "on":
         hint = "Set fsync = on in postgresql.conf: without it a power cut loses what was accepted."
         return Finding(False, "database", f"{what} does not wait for its disk", hint)

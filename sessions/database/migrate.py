@@ -83,9 +83,10 @@ def pending(tx: Transaction) -> Sequence[Migration]:
     version = current_version(tx)
     known = migrations()
     if version > len(known):
+        kept = "the snapshot" if tx.dialect == "sqlite" else "the backup"
         raise SchemaTooNew(
             f"the database has schema version {version}, this Palaver knows up to {len(known)}",
-            "Start the newer Palaver again, or restore the snapshot taken before its migration.",
+            f"Start the newer Palaver again, or restore {kept} taken before its migration.",
         )
     return known[version:]
 

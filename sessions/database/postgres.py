@@ -43,7 +43,14 @@ from sessions.database import migrate, postgres_scopes
 from sessions.database.base import Parameters, Ran, Row, RowSecurity, Seal, Statement, Transaction
 from sessions.database.parameters import in_order, numbered
 from sessions.database.postgres_connections import Connection, Connections, Limits
-from sessions.database.postgres_errors import is_connection_lost, is_plan_outdated, is_race, translated
+from sessions.database.postgres_errors import (
+    NO_SCHEMA,
+    NO_SCHEMA_HINT,
+    is_connection_lost,
+    is_plan_outdated,
+    is_race,
+    translated,
+)
 from sessions.errors import NothingStored, StoreCorrupt, StoreUnavailable
 from sessions.sealing import PLAIN, opener
 from sessions.sealing import begin as begin_seal
@@ -220,6 +227,7 @@ class PostgresDatabase:
 
     async def _start(self, check: Callable[[], None]) -> None:
         try:
+            await self._in_thread(self._writers, self._connections.check_kept)
             await self._in_thread(self._writers, check)
         except BaseException:
             await self.close()
@@ -458,6 +466,7 @@ class PostgresDatabase:
         def look(tx: Transaction) -> Seal | None:
             if migrate.pending(tx):
                 if migrate.current_version(tx) == 0:
+                    self._check_rights(tx)
                     raise NothingStored(
                         f"{self.where} holds nothing of Palaver yet",
                         "The first start of the daemon makes its tables, or `palaver migrate` does.",
@@ -495,6 +504,22 @@ class PostgresDatabase:
             connection.execute("COMMIT")
         log.info("store.schema_migrated", version=waiting[0].version, name=waiting[0].name)
         return True
+
+    def _check_rights(self, tx: Transaction) -> None:
+        """Whether the first start will get through: it makes tables, and a schema for the queue."""
+        may = tx.row(
+            "SELECT has_schema_privilege(current_schema(), 'CREATE') AS tables, to_regnamespace('pgmq') IS NOT NULL"
+            " OR has_database_privilege(current_database(), 'CREATE') AS schemas, current_user AS name"
+        )
+        assert may is not None
+        if may["tables"] is None:
+            raise StoreUnavailable(f"{self.where} {NO_SCHEMA}", NO_SCHEMA_HINT)
+        for what in ("tables", "schemas"):
+            if not may[what]:
+                raise StoreUnavailable(
+                    f"{self.where} lets {may['name']} make no {what}",
+                    f"Let it own the database: ALTER DATABASE … OWNER TO {may['name']}.",
+                )
 
     def _check_foreign(self, tx: Transaction) -> None:
         tables = tx.row(

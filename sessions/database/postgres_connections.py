@@ -19,7 +19,13 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
 from sessions.database import postgres_values
-from sessions.database.postgres_errors import is_connection_lost, is_plan_outdated, unreachable
+from sessions.database.postgres_errors import (
+    POOLER_HINT,
+    is_connection_lost,
+    is_plan_outdated,
+    translated,
+    unreachable,
+)
 from sessions.database.postgres_statements import Statements
 from sessions.errors import StoreUnavailable
 
@@ -48,6 +54,8 @@ class Connection(psycopg.Connection[Any]):
 
     answer_s: float | None = None
     """None waits as long as it takes."""
+    process: int = 0
+    """The server's process at the other end. What a pooler in between calls it at the beginning is an invention of its own."""
 
     @functools.cached_property
     def statements(self) -> Statements:
@@ -119,7 +127,30 @@ class Connections:
     def processes(self) -> list[int]:
         """The server's processes that serve us."""
         with self._lock:
-            return [one.info.backend_pid for one in self._made if not one.closed]
+            return [one.process for one in self._made if not one.closed]
+
+    def check_kept(self) -> None:
+        """Make sure that a connection stays with one process of the server: prepared statements, time-outs and LISTEN need it.
+
+        Raises: StoreUnavailable, if a pooler in between hands its own connections round.
+        """
+        try:
+            with self.lent() as one:
+                if one.info.backend_pid == one.process:
+                    return  # nobody is in between
+                with self.lent() as other:
+                    other.execute(
+                        "BEGIN", prepare=False
+                    )  # has one for itself meanwhile: which is left for us?
+                    seen = (_process(other), _process(one))
+                    other.execute("ROLLBACK", prepare=False)
+                    is_kept = seen == (other.process, one.process) and one.process != other.process
+        except psycopg.Error as error:
+            raise translated(error, self.where) from error
+        if not is_kept:
+            raise StoreUnavailable(
+                f"{self.where} is reached over a pooler that hands its connections round", POOLER_HINT
+            )
 
     def drop_idle(self) -> None:
         """Close what nobody uses: after one of them was found dead, the others probably are, too."""
@@ -185,8 +216,9 @@ class Connections:
         postgres_values.register(connection)
         connection.prepare_threshold = None  # `statements` sees to that
         limits = self._limits
-        connection.execute(
-            "SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false),"
+        row = connection.execute(
+            "SELECT pg_backend_pid() AS process,"
+            " set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false),"
             " set_config('idle_in_transaction_session_timeout', $3, false),"
             # What `write` returned for must survive a crash of the server, whatever is the role's default.
             " CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', false) END",
@@ -198,7 +230,16 @@ class Connections:
                     limits.idle_transaction_s * 1000,
                 )
             ],
-        )
+        ).fetchone()
+        assert row is not None
+        connection.process = row["process"]
+
+
+def _process(connection: psycopg.Connection[Any]) -> int:
+    """Which of the server's processes answers now."""
+    row = connection.execute("SELECT pg_backend_pid() AS process", prepare=False).fetchone()
+    assert row is not None
+    return int(row["process"])
 
 
 def _rolled_back(connection: psycopg.Connection[Any]) -> bool:
@@ -213,6 +254,8 @@ def _rolled_back(connection: psycopg.Connection[Any]) -> bool:
 
 def _place(given: dict[str, Any]) -> str:
     """The database in words, without user and password."""
-    host = given.get("host") or given.get("hostaddr") or "the local socket"
-    port = f":{given['port']}" if given.get("port") else ""
-    return f"PostgreSQL database {given.get('dbname') or given.get('user') or '(default)'!r} on {host}{port}"
+    hosts = str(given.get("host") or given.get("hostaddr") or "the local socket").split(",")
+    ports = str(given.get("port") or "").split(",")
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    places = [f"{host}:{port}" if port else host for host, port in zip(hosts, ports, strict=False)]
+    return f"PostgreSQL database {given.get('dbname') or given.get('user') or '(default)'!r} on {', '.join(places)}"

@@ -3,6 +3,7 @@
 Owns the two decisions, made by SQLSTATE and never by the words of a message. When to try again is `postgres.py`.
 """
 
+import re
 from typing import Any, Final
 
 import psycopg
@@ -20,17 +21,26 @@ _RACES: Final = (
 _DEAD_CONNECTION: Final = ("08", "57P")
 """Classes of SQLSTATE that end a connection: connection exceptions, and a server that shuts down or crashed."""
 
+_FULL_HINT: Final = "Raise max_connections, or lower store.writers and store.readers."
+NO_SCHEMA: Final = "has no schema of the name that search_path says"
+NO_SCHEMA_HINT: Final = "Make it (CREATE SCHEMA …), or correct options in database_url."
+POOLER_HINT: Final = (
+    "Let database_url lead to the server itself, or set pool_mode = session in PgBouncer for this database."
+)
+
 _HINTS: Final = {
     "25006": (
         "is read-only",
         "It may be a standby: point database_url at the primary, or add target_session_attrs=read-write.",
     ),
+    "3F000": (NO_SCHEMA, NO_SCHEMA_HINT),
     "42501": (
         "refuses what Palaver needs to do",
-        "Let its role own the database, or grant it what is missing.",
+        "Let its role own the database (ALTER DATABASE … OWNER TO …), or grant it what is missing.",
     ),
+    "42P05": ("is reached over a pooler that hands its connections round", POOLER_HINT),
     "53100": ("has no room left on its disk", "Free some space; nothing accepted was lost."),
-    "53300": ("has no connection left", "Raise max_connections, or lower store.writers and store.readers."),
+    "53300": ("has no connection left", _FULL_HINT),
     "55P03": (
         "has rows that another node keeps locked",
         "A node may be frozen; its locks end by themselves soon.",
@@ -40,6 +50,42 @@ _HINTS: Final = {
 _CONNECT_HINT: Final = (
     "Check that the server runs, that the database is there, and that database_url has the right address, user and"
     " password."
+)
+_CONNECT_HINTS: Final = tuple(
+    (re.compile(words, re.IGNORECASE), hint)
+    for words, hint in (
+        (r"pg_hba\.conf", "Let this user in from this machine in the server's pg_hba.conf."),
+        (
+            r"password|authentication|role .* does not exist",
+            "Check user and password in database_url; special characters of the password are written as %XX.",
+        ),
+        (
+            r"database .* does not exist",
+            "Make it (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0), or correct its name in database_url.",
+        ),
+        (
+            r"\bSSL|certificate",
+            "sslmode in database_url demands TLS: the server must offer it, with a certificate for the name that is asked for.",
+        ),
+        (r"too many (clients|connections)|connection slots", _FULL_HINT),
+        (r"read-only|hot standby", "Name the primary in database_url, too: none of these takes anything in."),
+        (
+            r"starting up|shutting down|recovery mode|accepting connections$",
+            "It lets nobody in just now. Try again in a while, and see the server's log.",
+        ),
+        (
+            r"refused|timeout|timed out|resolve|translate|no route|unreachable|no such file",
+            "Check that the server runs and listens there, and that host and port in database_url are right.",
+        ),
+    )
+)
+"""What to do, by what the client library says of a connection that could not be made: it hands on no SQLSTATE then. Only advice
+hangs on these words; in another language the general one stands."""
+_WRAPPING: Final = re.compile(
+    r"^connection (?:failed|is bad): (?:connection to server .*? failed: )?(?:FATAL:\s+)?"
+)
+_ATTEMPT: Final = re.compile(
+    r"^- host: '(?P<host>[^']*)', port: '?(?P<port>[^',]*)'?.*?: (?P<reason>connection .*)"
 )
 
 
@@ -93,8 +139,14 @@ def translated(error: BaseException, where: str) -> BaseException:
 
 
 def unreachable(error: psycopg.Error, where: str) -> StoreUnavailable:
-    """No connection could be made."""
-    ours = StoreUnavailable(f"cannot connect to {where}: {_first_line(error)}", _CONNECT_HINT)
+    """No connection could be made, to any of the servers that the address names."""
+    reason = _WRAPPING.sub("", _first_line(error))
+    attempts = [found for line in str(error).splitlines() if (found := _ATTEMPT.match(line))]
+    if len(attempts) > 1:
+        each = [f"{one['host']}:{one['port']}: {_WRAPPING.sub('', one['reason'])}" for one in attempts]
+        reason = "; ".join(dict.fromkeys(each))
+    hint = next((hint for words, hint in _CONNECT_HINTS if words.search(reason)), _CONNECT_HINT)
+    ours = StoreUnavailable(f"cannot connect to {where}: {reason}", hint)
     ours.__cause__ = error
     return ours
 

@@ -1,5 +1,6 @@
 """The composition on PostgreSQL: what the URL's scheme opens, a daemon that runs whole on it, and what people are told of it."""
 
+import psycopg
 import pytest
 
 from bot import doctor, shell, story
@@ -143,6 +144,21 @@ async def test_doctor_looks_at_the_server(url):
     found = {finding.subject: finding for finding in await doctor.examine(loaded)}
     assert not found["database"].is_good
     assert "database_url" in found["database"].hint
+
+
+async def test_doctor_finds_a_server_that_can_only_be_read(url):
+    """A database that answers every question but takes nothing is bad, and what makes it so is named."""
+    name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
+    with postgres.connected(url) as admin:
+        admin.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+        try:
+            findings = await doctor.examine(Loaded(settings_for(url), {}, None))
+        finally:
+            admin.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+    (found,) = (finding for finding in findings if finding.subject == "database")
+    assert not found.is_good
+    assert "read-only" in found.text
+    assert "default_transaction_read_only" in found.hint
 
 
 async def test_an_empty_database_is_no_trouble():

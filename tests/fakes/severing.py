@@ -23,6 +23,7 @@ class SeveringRelay:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._trigger: tuple[bytes, Moment] | None = None
         self._is_silent = False
+        self._instead: tuple[bytes, bytes] = (b"", b"")
         self.cuts = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -38,6 +39,10 @@ class SeveringRelay:
     def cut_at(self, words: bytes, moment: Moment) -> None:
         """The next time the client sends these words: cut before the server gets them, or before the client gets the answer."""
         self._trigger = (words, moment)
+
+    def answer_instead(self, words: bytes, others: bytes) -> None:
+        """From now on the server seems to say something else of the same length."""
+        self._instead = (words, others)
 
     def fall_silent(self) -> None:
         """Pass nothing on any more, in either direction, and close nothing."""
@@ -95,7 +100,8 @@ class SeveringRelay:
                 if answers_stop.is_set():
                     break
                 if not self._is_silent:
-                    client.sendall(data)
+                    words, others = self._instead
+                    client.sendall(data.replace(words, others) if words else data)
         _close(client)
         _close(server)
 
