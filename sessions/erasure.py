@@ -22,7 +22,7 @@ _PATIENCE_MS: Final = 30_000
 
 
 def request(tx: Transaction, person_id: PersonId, now: int, *, actor: Actor = "person") -> None:
-    """Have a person forgotten. `step` does it, from the next moment on and whatever happens meanwhile."""
+    """Have a person forgotten: what they write from now on is a stranger's. `step` removes the rest, whatever happens meanwhile."""
     tx.execute(
         "INSERT INTO erasures (person_id, requested_at, actor, stage) VALUES (:person, :now, :actor, 'requested')"
         # Somebody may come back by an import before the bytes of their first time are overwritten.
@@ -30,6 +30,9 @@ def request(tx: Transaction, person_id: PersonId, now: int, *, actor: Actor = "p
         " not_before = 0, counts = '{}' WHERE erasures.stage = 'removed'",
         {"person": person_id, "now": now, "actor": actor},
     )
+    row = tx.row(f"SELECT {_COLUMNS} FROM erasures WHERE person_id = :person", {"person": person_id})
+    if row is not None and row["stage"] == "requested":
+        _Erasure(tx, row, now).begin()
 
 
 def due(tx: Transaction, now: int) -> int:
@@ -38,6 +41,7 @@ def due(tx: Transaction, now: int) -> int:
     return int(row["n"]) if row else 0
 
 
+_COLUMNS: Final = "person_id, actor, stage, after, counts"
 _DUE: Final = "not_before <= :now AND stage <> 'removed'"
 
 
@@ -72,13 +76,9 @@ def is_said(tx: Transaction, piece: str) -> bool:
 
 
 def step(tx: Transaction, now: int) -> int:
-    """Do one small step of one erasure; 0 when nothing is to be done now. Each step is complete in itself.
-
-    The identities go first: whatever the person writes from then on is a stranger's.
-    """
+    """Do one small step of one erasure; 0 when nothing is to be done now. Each step is complete in itself."""
     row = tx.row(
-        f"SELECT person_id, actor, stage, after, counts FROM erasures WHERE {_DUE} ORDER BY requested_at LIMIT 1"
-        + row_lock(tx),
+        f"SELECT {_COLUMNS} FROM erasures WHERE {_DUE} ORDER BY requested_at LIMIT 1" + row_lock(tx),
         {"now": now},
     )
     if row is None:
@@ -86,8 +86,7 @@ def step(tx: Transaction, now: int) -> int:
     erasure = _Erasure(tx, row, now)
     match row["stage"]:
         case "requested":
-            erasure.count("identities", tx.execute(_OF_PERSON.format(table="identities"), erasure.person))
-            erasure.go_on("sessions")
+            erasure.begin()
         case "sessions":
             erasure.empty_own_session()
         case "inbox":
@@ -99,9 +98,6 @@ def step(tx: Transaction, now: int) -> int:
         case _:
             erasure.end()
     return 1
-
-
-_OF_PERSON: Final = "DELETE FROM {table} WHERE person_id = :person"
 
 
 class _Erasure:
@@ -129,6 +125,12 @@ class _Erasure:
                 "counts": orjson.dumps(self._counts).decode(),
             },
         )
+
+    def begin(self) -> None:
+        self.count(
+            "identities", self._tx.execute("DELETE FROM identities WHERE person_id = :person", self.person)
+        )
+        self.go_on("sessions")
 
     def empty_own_session(self) -> None:
         """A slice of one of the sessions that are theirs alone; then the session itself."""

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from adapters.messages import Choice
-from bot import commands
+from bot import commands, retention
 from bot.commands.forgetting import ANSWER_WITHIN_MS
 from bot.upkeep import Upkeep
 from sessions.statistics import DAY_MS
@@ -427,13 +427,18 @@ async def test_a_shared_conversation_is_not_one_members_to_remove(house):
 
 
 async def test_forgetting_a_person_is_requested_once_confirmed(house):
-    """/forget me asks, and yes hands the person over to those who erase."""
+    """/forget me asks, and yes hands the person over to those who erase; whoever writes next is a stranger at once."""
     await talk(house, "all my words")
     assert "on every platform I know you on" in await ask(house, "/forget me")
     assert await house.rows("SELECT person_id FROM erasures") == []
-    assert "I am removing what you wrote" in await ask(house, "/forget yes")
+    assert "I do not know you any more" in await ask(house, "/forget yes")
     (row,) = await house.rows("SELECT e.actor FROM erasures e")
     assert row["actor"] == "person"
+    assert "no conversation" in await ask(house, "/sessions")
+    assert "all my words" not in await ask(house, "/history")
+    await talk(house, "a new beginning")
+    await retention.erase_people(house.database, house.now, pause_s=0)
+    assert "a new beginning" in await ask(house, "/history")
 
 
 # what groups and menus see

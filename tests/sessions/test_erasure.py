@@ -160,12 +160,14 @@ async def test_a_running_turn_can_store_nothing_any_more(store):
     assert await broken(store) == set()
 
 
-async def test_who_writes_again_is_a_stranger(store):
-    """A message after the erasure, or in the middle of it, makes a new person without a past."""
+@pytest.mark.parametrize("steps", [0, 1, 2])
+async def test_who_writes_again_is_a_stranger(store, steps):
+    """A message after the wish, before anything else is done about it or in the middle, makes a new person without a past."""
     await store.write(lambda tx: made.arrive(tx, made.incoming("before")))
     old = await person_named(store, "ada")
     await store.write(lambda tx: erasure.request(tx, old, NOW))
-    await store.write(lambda tx: erasure.step(tx, NOW))
+    for _ in range(steps):
+        await store.write(lambda tx: erasure.step(tx, NOW))
     await store.write(lambda tx: made.arrive(tx, made.incoming("in the middle")))
     await daemon_side.erase_people(store, lambda: NOW, pause_s=0)
     new = await person_named(store, "ada")
