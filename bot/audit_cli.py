@@ -11,7 +11,7 @@ import orjson
 import typer
 
 from bot import shell
-from bot.reports import escaped
+from bot.reports import escaped, removed
 from bot.shell import ConfigOption, JsonOption
 from sessions import audit as audit_log
 from sessions.audit import Entry
@@ -39,7 +39,7 @@ def audit(
         return
     for entry in found:
         at = datetime.fromtimestamp(entry.at / 1000, UTC)
-        counts = ", ".join(f"{count:,} {word.replace('_', ' ')}" for word, count in entry.counts.items())
+        counts = removed(entry.counts)
         typer.echo(
             f"{at:%Y-%m-%d %H:%M:%S} UTC  by {entry.actor:<8}  {entry.action.replace('_', ' '):<14}  "
             f"{escaped(entry.subject)}{f'  {counts}' if counts else ''}"

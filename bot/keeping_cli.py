@@ -18,7 +18,7 @@ import typer
 from bot import app as daemon
 from bot import moving_cli, shell
 from bot import retention as forgetting
-from bot.reports import counted, escaped
+from bot.reports import counted, escaped, removed
 from bot.shell import UNAVAILABLE, USAGE, ConfigOption, JsonOption, progress_bar
 from bot.transfer_cli import ForceOption, person_named
 from config.names import PersonId
@@ -87,11 +87,9 @@ def erase(
             person_id = await person_named(database, person, "people erase")
             if not yes:
                 found = await database.read(lambda tx: people.list_people(tx, words=person_id, limit=1))
-                who, what = (
-                    found[0].display_name,
-                    f"{found[0].sessions} sessions and {found[0].messages} messages",
-                )
-                typer.confirm(f"Remove {escaped(who)} with {what} for good?", abort=True)
+                who = escaped(found[0].display_name)
+                what = f"{counted(found[0].sessions, 'session')} and {counted(found[0].messages, 'message')}"
+                typer.confirm(f"Remove {who} with {what} for good?", abort=True)
             pieces = await database.read(lambda tx: erasure.samples(tx, person_id))
             await database.write(lambda tx: erasure.request(tx, person_id, shell.now(), actor="operator"))
             with progress_bar("Forgetting"):
@@ -109,8 +107,7 @@ def erase(
     if as_json:
         typer.echo(orjson.dumps(done).decode())
     else:
-        counts = ", ".join(f"{count} {word.replace('_', ' ')}" for word, count in done["removed"].items())
-        typer.echo(f"{done['person']} is forgotten: {counts or 'there was nothing'}.")
+        typer.echo(f"{done['person']} is forgotten: {removed(done['removed']) or 'there was nothing'}.")
         for line in _proof(done["searched"]):
             typer.echo(line)
         typer.echo("Backups and exports made before still have them, wherever they are kept.")

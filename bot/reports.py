@@ -3,6 +3,7 @@
 Owns the layout only; the facts come from `sessions/search.py` and `sessions/statistics.py`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -31,6 +32,14 @@ _HARMLESS: Final = "\n\u200c\u200d"
 def counted(number: int, one: str, more: str = "") -> str:
     """`1 session`, `2 sessions`; `more` is a plural that is made in another way."""
     return f"{number:,} {one if number == 1 else more or one + 's'}"
+
+
+def removed(counts: Mapping[str, int]) -> str:
+    """How many rows of what were removed, as the audit log has it under plurals: `1 identity, 12 tool calls`."""
+    return ", ".join(
+        counted(number, re.sub("s$", "", re.sub("ies$", "y", word)).replace("_", " "), word.replace("_", " "))
+        for word, number in counts.items()
+    )
 
 
 def search_text(page: SearchPage, *, mark: tuple[str, str] = ("[", "]")) -> str:

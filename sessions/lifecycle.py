@@ -261,7 +261,7 @@ def _move(
     target = TRANSITIONS[session.status].get(step)
     is_deleted = session.end_reason == "deleted"
     if target is None or (is_deleted and step == "archive"):  # what is to be removed is not put away
-        msg = f"a session that is {'deleted' if is_deleted else session.status} cannot {step}"
+        msg = f"a session that is {'deleted' if is_deleted else session.status} cannot be {step.removesuffix('e')}ed"
         raise IllegalTransition(msg)
     row = tx.row(
         "UPDATE sessions SET status = :target, end_reason = :reason, last_activity_at = :active,"

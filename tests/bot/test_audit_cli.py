@@ -19,7 +19,7 @@ def test_what_was_done_to_a_person_is_listed_beside_a_daemon(console):
     assert code == 0
     assert ["person erased" in lines[0], "role member" in lines[1], "role blocked" in lines[2]] == [True] * 3
     assert all("by operator" in line and person.id in line for line in lines)
-    assert "1 identities" in lines[0]
+    assert "1 identity" in lines[0]
     assert "Ada" not in told
     entries = json.loads(console.run("audit", "--json", "--limit", "1")[1])
     assert [(one["action"], one["actor"], one["subject"]) for one in entries] == [

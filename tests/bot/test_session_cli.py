@@ -103,7 +103,7 @@ def test_a_step_that_there_is_not_is_refused(terminal):
     terminal.run("end", session_id)
     code, _, error = terminal.run("pause", session_id)
     assert code == 2
-    assert "a session that is ended cannot pause" in error
+    assert "a session that is ended cannot be paused" in error
     assert terminal.change(lambda tx: lifecycle.find(tx, session_id, EVERYTHING)).status == "ended"
 
 

@@ -560,7 +560,7 @@ def test_every_change_is_kept_with_its_reason_and_who_made_it(tx):
 def test_a_deleted_session_is_not_put_away(tx):
     """Who asked for a removal gets it: an archive would keep it."""
     deleted = lifecycle.delete(tx, session(tx), NOW)
-    with pytest.raises(IllegalTransition, match="deleted cannot archive"):
+    with pytest.raises(IllegalTransition, match="deleted cannot be archived"):
         lifecycle.archive(tx, deleted, NOW)
     clean(tx, NOW + DAY + 1)
     assert count(tx, "sessions") == 0
