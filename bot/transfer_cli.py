@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Annotated, Literal
+from typing import IO, Annotated, Final, Literal
 
 import orjson
 import typer
@@ -130,13 +130,24 @@ def import_(
         f"{counted(done.sessions, 'session')} with {counted(done.messages, 'message')}"
         f" and {counted(done.persons, 'person', 'people')} came in."
     )
-    for count, text in (
-        (done.skipped, "of the sessions in the file were there already."),
-        (done.ended, "live sessions came in as ended: others are live in their place."),
-        (done.left_out, "messages were left out: of tools, of the system, or with nothing in them."),
-    ):
-        if count:
-            typer.echo(f"{count} {text}")
+    if done.skipped:
+        typer.echo(f"{counted(done.skipped, 'session')} of the file {_was(done.skipped)} there already.")
+    if done.ended:
+        typer.echo(
+            f"{counted(done.ended, 'live session')} came in as ended: another is live in the same place."
+        )
+    if done.left_out:
+        left_out = counted(done.left_out, "message")
+        typer.echo(
+            f"{left_out} {_was(done.left_out)} left out: of tools, of the system, or with nothing in them."
+        )
+
+
+def _was(count: int) -> str:
+    return "was" if count == 1 else "were"
+
+
+_PROGRAMS: Final = {"openai": "OpenAI", "claude": "Claude", "telegram": "Telegram Desktop"}
 
 
 async def _import(
@@ -149,21 +160,29 @@ async def _import(
     size = os.fstat(source.fileno()).st_size if source.seekable() else 0
     if format in ("auto", "jsonl") and _is_own(source):
         if person is not None:
-            raise TransferError(
-                "--person is for exports of other programs; this one says whose its sessions are"
+            shell.fail(
+                USAGE,
+                "sessions import: --person is for exports of other programs; this one says whose its sessions are.",
             )
         _check_end(source, size)
         return await importing.load(
             database, source, shell.now, progress=lambda _: bar(source.tell() if size else 0, size)
         )
     if format == "jsonl":
-        raise TransferError("this is no export of Palaver's")
-    document = await asyncio.to_thread(lambda: foreign.read(source.read()))
-    name = foreign.recognise(document) if format == "auto" else format
-    if person is None:
-        raise TransferError(f"an export of {name} needs --person: into whose archive it goes")
-    owner = await person_named(database, person, "sessions import")
-    found, left_out = foreign.records(document, name, owner)
+        shell.fail(USAGE, "sessions import: this is no export of Palaver's.")
+    try:
+        document = await asyncio.to_thread(lambda: foreign.read(source.read()))
+        name = foreign.recognise(document) if format == "auto" else format
+        if person is None:
+            shell.fail(
+                USAGE,
+                f"sessions import: an export of {_PROGRAMS[name]} belongs to nobody here yet.",
+                "--person ID says into whose archive it goes; `palaver people list` lists them.",
+            )
+        owner = await person_named(database, person, "sessions import")
+        found, left_out = foreign.records(document, name, owner)
+    except TransferError as error:  # of such a file nothing is in before all of it is understood
+        shell.fail(USAGE, f"sessions import: {error}.")
     done = await importing.store(database, found, shell.now, progress=lambda seen: bar(seen, 0))
     done.left_out = left_out
     return done
@@ -183,7 +202,9 @@ def _check_end(source: IO[bytes], size: int) -> None:
     lines = source.read().splitlines()
     source.seek(0)
     if not lines or not lines[-1].startswith(b'{"type":"end"'):
-        raise TransferError("the file has no end: it was cut off while it was written or copied")
+        shell.fail(
+            USAGE, "sessions import: the file has no end: it was cut off while it was written or copied."
+        )
 
 
 async def person_named(database: Database, word: str, command: str) -> PersonId:

@@ -166,7 +166,7 @@ def _as_records(conversations: Iterable[Conversation], source: Source, person: P
                 "created_at": created,
                 "last_activity_at": max(last, created),
                 "paused_at": None,
-                "ended_at": max(last, created),
+                "ended_at": None,  # nothing ended here, so the clean-up does not take it for old
                 "archived_at": max(last, created),
             },
         )

@@ -165,12 +165,16 @@ def test_import_says_what_is_wrong_with_a_file(full):
     other = Shell(full.folder / "other")
     other.folder.mkdir()
     (full.folder / "cut.jsonl").write_bytes(whole[: len(whole) * 2 // 3])
-    assert "cut off" in other.run("sessions", "import", str(full.folder / "cut.jsonl"), status=2)
+    said = [other.run("sessions", "import", str(full.folder / "cut.jsonl"), status=2)]
+    assert "cut off" in said[0]
     (full.folder / "text").write_text("hello")
-    assert "not JSON" in other.run("sessions", "import", str(full.folder / "text"), status=2)
+    said.append(other.run("sessions", "import", str(full.folder / "text"), status=2))
+    assert "not JSON" in said[1]
     assert "no file" in other.run("sessions", "import", "none.jsonl", status=2)
     (full.folder / "c.json").write_text('[{"uuid": "1", "chat_messages": []}]')
-    assert "--person" in other.run("sessions", "import", str(full.folder / "c.json"), status=2)
+    said.append(other.run("sessions", "import", str(full.folder / "c.json"), status=2))
+    assert "an export of Claude belongs to nobody here" in said[2] and "--person ID" in said[2]
+    assert not any("Sessions before that are in" in one for one in said)
     assert other.run("sessions", "list", "--json").strip() == "[]"
 
 
@@ -187,6 +191,8 @@ def test_a_chat_export_goes_into_a_persons_archive(full):
     assert (done["sessions"], done["messages"]) == (1, 1)
     again = json.loads(full.run("sessions", "import", "conversations.json", "--person", "ada", "--json"))
     assert (again["sessions"], again["skipped"]) == (0, 1)
+    told = full.run("sessions", "import", "conversations.json", "--person", "ada")
+    assert "1 session of the file was there already." in told
 
 
 def test_people_are_listed_and_erased(full):

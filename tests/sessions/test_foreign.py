@@ -5,13 +5,14 @@ import copy
 import io
 import time
 import zipfile
+from dataclasses import asdict
 
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sessions import history, invariants, lifecycle, search
+from sessions import cleanup, history, invariants, lifecycle, search
 from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import TransferError
 from sessions.scope import OperatorScope, PersonScope
@@ -173,6 +174,23 @@ async def test_a_second_time_changes_nothing(database, ada, document):
     assert await exported(database) == before
     for one in invariants.INVARIANTS:
         assert (await database.read(lambda tx, one=one: invariants.verify(tx, one))).holds, one.name
+
+
+@pytest.mark.parametrize("document", [OPENAI, CLAUDE, GROUP], ids=["openai", "claude", "telegram"])
+async def test_the_clean_up_leaves_it_alone(database, ada, document):
+    """However long ago it was said: it stays until its person or the operator removes it, and can then be removed."""
+    done, _ = await bring(database, document, ada)
+    rules = {"expire_after_ms": 1, "archive_after_ms": 1, "delete_after_ms": 1}
+    later = made.NOW + 900 * made.DAY
+    due = await database.read(lambda tx: cleanup.due(tx, later, **rules))
+    assert set(asdict(due).values()) == {0}
+    assert await database.write(lambda tx: cleanup.clean_up(tx, later, **rules)) == 0
+    brought = await archive(database, ada)
+    assert len(brought) == done.sessions
+    await database.write(lambda tx: lifecycle.delete(tx, brought[0], later))
+    after = later + cleanup.REMOVED_AFTER_MS + 1
+    assert await database.write(lambda tx: cleanup.clean_up(tx, after, **rules)) == 1
+    assert len(await archive(database, ada)) == done.sessions - 1
 
 
 async def test_it_is_in_nobody_elses_archive(database, ada):
