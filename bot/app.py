@@ -396,6 +396,8 @@ class App:
     def _duties(self) -> dict[LeaseName, Duty]:
         """What this node may do of what only one node does at a time."""
         duties: dict[LeaseName, Duty] = {}
+        if not self.node.is_alone:
+            duties[LeaseName("live", AccountId(self.node.name))] = _be_there
         for account in self.adapters:
             if "delivery" in self.roles and not self.node.is_alone:
                 duties[LeaseName("send", account)] = partial(self.delivery.own, account)
@@ -495,6 +497,11 @@ def check_tools(settings: Settings, known: Iterable[str]) -> None:
         for name in names:
             if name not in known:
                 raise ConfigError(path, f"there is no tool {name!r}", f"There are {', '.join(known)}")
+
+
+async def _be_there(_lease: Lease | None) -> None:
+    """Others see that this node is there."""
+    await asyncio.Event().wait()
 
 
 async def _load(agent: Agent) -> None:

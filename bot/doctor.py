@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,14 +21,21 @@ from adapters.errors import StartError, Unreachable
 from adapters.registry import AdapterUnavailable
 from bot import app
 from bot.agents.base import AgentError
+from bot.reports import counted
 from bot.web.app import PortTaken
 from config import report
 from config.names import AccountId
 from config.settings import AccountSettings, Settings
 from config.sources import Loaded
+from sessions import fleet
+from sessions.database.base import Row, RowSecurity
 from sessions.errors import NothingStored, StoreError, in_one_line
+from sessions.fleet import Fleet
+from sessions.leases import LeaseName
 
 _PORT_TIMEOUT_S: Final = 2.0
+_VERBS: Final = {"hear": "hears", "send": "sends for", "run": "runs turns", "upkeep": "cleans up"}
+"""What a node does, by the kind of the lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +59,10 @@ async def examine(loaded: Loaded) -> list[Finding]:
     findings = [Finding(True, "config", str(loaded.config_file or "no file; environment and defaults"))]
     findings += [Finding(True, "config", notice) for notice in loaded.notices]
     findings += [Finding(False, "packages", clash) for clash in report.name_clashes()]
-    findings.append(await _database(loaded))
+    if app.is_sqlite(settings.database_url):
+        findings.append(await _file(loaded))
+    else:
+        findings += await _server(loaded)
     findings += await asyncio.gather(
         *(_account(account, configured) for account, configured in app.accounts_of(settings).items()),
         _agent(settings),
@@ -99,9 +110,7 @@ async def _model(settings: Settings) -> Finding:
         return Finding(False, "agent", error.detail, hint)
 
 
-async def _database(loaded: Loaded) -> Finding:
-    if not app.is_sqlite(loaded.settings.database_url):
-        return await _server(loaded)
+async def _file(loaded: Loaded) -> Finding:
     path = app.sqlite_path(loaded.settings.database_url)
     if not path.exists():
         above = next((folder for folder in path.parents if folder.exists()), Path("/"))
@@ -141,8 +150,8 @@ async def _database(loaded: Loaded) -> Finding:
     return Finding(True, "database", f"{path} is sound")
 
 
-async def _server(loaded: Loaded) -> Finding:
-    """What a database server says of itself, and how far away it is."""
+async def _server(loaded: Loaded) -> list[Finding]:
+    """What a database server says of itself, how far away it is, and which nodes work there."""
     try:
         database = await app.open_beside(loaded.settings)
         try:
@@ -155,14 +164,20 @@ async def _server(loaded: Loaded) -> Finding:
                 )
             )
             took_ms = 1000 * (time.monotonic() - started)
+            nodes = await database.read(fleet.look)
             security = database.row_security
         finally:
             await database.close()
     except NothingStored as error:
-        return Finding(True, "database", error.reason, error.hint)
+        return [Finding(True, "database", error.reason, error.hint)]
     except StoreError as error:
-        return Finding(False, "database", error.reason, error.hint)
+        return [Finding(False, "database", error.reason, error.hint)]
     assert about is not None
+    accounts = [account for account in app.accounts_of(loaded.settings) if account != app.TERMINAL]
+    return [_of_server(about, security, took_ms), *_fleet(nodes, accounts)]
+
+
+def _of_server(about: Row, security: RowSecurity, took_ms: float) -> Finding:
     what = f"PostgreSQL {about['version']}, database {about['name']!r}"
     if security.is_on:
         what, hint = f"{what} under row security ({security.role})", ""
@@ -180,6 +195,38 @@ async def _server(loaded: Loaded) -> Finding:
         hint = "Set fsync = on in postgresql.conf: without it a power cut loses what was accepted."
         return Finding(False, "database", f"{what} does not wait for its disk", hint)
     return Finding(True, "database", f"{what} has today's schema and answers in {took_ms:.0f} ms", hint)
+
+
+def _fleet(nodes: Fleet, accounts: Sequence[AccountId]) -> list[Finding]:
+    """A line for each node that is there, one for what waits, and one for each duty that is nobody's."""
+    findings = [
+        Finding(True, "node", f"{node}: {_duties(nodes.names_held_by(node))}") for node in nodes.nodes
+    ]
+    turns = "no turn waits"
+    if nodes.waiting_since is not None:
+        since_s = max(0, round(time.time() - nodes.waiting_since / 1000))
+        turns = f"{counted(nodes.turns_waiting, 'turn')} waiting, the first for {since_s} s"
+    replies = counted(nodes.replies_waiting, "reply", "replies")
+    findings.append(Finding(True, "queue", f"{turns}; {nodes.turns_running} running; {replies} to be sent"))
+    if not nodes.nodes:
+        return [Finding(True, "node", "none works on this database just now"), *findings]
+    findings += [
+        Finding(False, str(account), f"no node {_VERBS[kind]} it", f"Start one with the role {role}.")
+        for kind, role in (("hear", "intake"), ("send", "delivery"))
+        for account in accounts
+        if (kind, account) not in {(name.kind, name.account) for name in nodes.holders}
+    ]
+    if not any(name.kind == "run" for name in nodes.holders):
+        findings.append(Finding(False, "queue", "no node runs turns", "Start one with the role turns."))
+    return findings
+
+
+def _duties(names: Sequence[LeaseName]) -> str:
+    told = []
+    for kind, verb in _VERBS.items():
+        if held := [name.account for name in names if name.kind == kind]:
+            told.append(f"{verb} {', '.join(held)}" if kind in ("hear", "send") else verb)
+    return "; ".join(told) or "has no duty just now"
 
 
 async def _port(host: str, port: int) -> Finding:

@@ -164,23 +164,32 @@ def rotate(
     """
     loaded = shell.load(config)
 
-    async def work(database: Database) -> int | None:
-        keys = daemon.encryption_keys(loaded.settings)
-        if not keys:
-            return None
+    async def check_alone(database: Database) -> None:
         if others := await database.others():
             raise StoreUnavailable(
                 f"others work on the database ({others} connections of Palaver's)",
                 "Stop every node first: one that does not know the new key could read nothing any more.",
             )
+
+    async def rotate_all(database: Database) -> int:
         with progress_bar("Rotating") as bar:
             return await sealing.rotate(
-                database, keys, shell.now(), is_off=off, progress=lambda _table, changed: bar(changed, 0)
+                database,
+                daemon.encryption_keys(loaded.settings),
+                shell.now(),
+                is_off=off,
+                progress=lambda _table, changed: bar(changed, 0),
             )
 
-    changed = shell.finish(shell.owning(loaded, work))
-    if changed is None:
+    async def work() -> int:
+        if not daemon.is_sqlite(loaded.settings.database_url):
+            # Before it is opened for writing: from then on it counts as encrypted.
+            await shell.beside(loaded, check_alone)
+        return int(await shell.owning(loaded, rotate_all))
+
+    if not loaded.settings.store.encryption_keys:
         shell.fail(USAGE, "keys rotate: store.encryption_keys is empty.", "`palaver keys new` makes a key.")
+    changed = shell.finish(work())
     if as_json:
         typer.echo(orjson.dumps({"changed": changed, "is_encrypted": not off}).decode())
     elif off:

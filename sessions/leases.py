@@ -12,9 +12,9 @@ from config.names import AccountId
 from sessions.database.base import Transaction
 from sessions.errors import StaleLease
 
-LeaseKind = Literal["hear", "send", "upkeep", "run"]
-"""The first three are for one node at a time. Each node has a `run` of its own, with its name as the account: as long as it lasts, the
-node takes turns. How long it holds each is `sessions/queue.py`."""
+LeaseKind = Literal["hear", "send", "upkeep", "run", "live"]
+"""The first three are for one node at a time. The others each node has for itself, with its name as the account: as long as `run`
+lasts, the node takes turns (how long it holds each is `sessions/queue.py`), and as long as `live` lasts, it counts as there."""
 _NODES_KEPT_MS: Final = 3_600_000
 NO_ACCOUNT: Final = AccountId("")
 """The account of a lease for work that belongs to none."""
@@ -80,9 +80,9 @@ def release(tx: Transaction, lease: Lease) -> None:
 
 
 def forget_nodes(tx: Transaction) -> int:
-    """Remove the `run` leases of processes that are gone: their names do not come again. Gives how many."""
+    """Remove the leases that processes which are gone had for themselves: their names do not come again. Gives how many."""
     return tx.execute(
-        f"DELETE FROM leases WHERE kind = 'run' AND ends_at < {database_now(tx)} - {_NODES_KEPT_MS}"
+        f"DELETE FROM leases WHERE kind IN ('run', 'live') AND ends_at < {database_now(tx)} - {_NODES_KEPT_MS}"
     )
 
 
@@ -108,6 +108,11 @@ def holders(tx: Transaction) -> dict[LeaseName, str]:
         LeaseName(row["kind"], row["account"]): row["node"]
         for row in tx.rows(f"SELECT account, kind, node FROM leases WHERE ends_at > {database_now(tx)}")
     }
+
+
+def nodes(tx: Transaction) -> list[str]:
+    """Who is there, by name."""
+    return sorted(node for name, node in holders(tx).items() if name.kind == "live")
 
 
 def _values(lease: Lease) -> dict[str, object]:

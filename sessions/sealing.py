@@ -20,7 +20,7 @@ from typing import Any, Final
 import orjson
 from cryptography.fernet import Fernet, InvalidToken
 
-from sessions import search
+from sessions import leases, search
 from sessions.database.base import Database, Row, Seal, Transaction
 from sessions.errors import StoreCorrupt, StoreUnavailable
 
@@ -195,11 +195,15 @@ def find(tx: Transaction, keys: Sequence[str]) -> Seal | None:
 
 
 def begin(tx: Transaction, keys: Sequence[str], now: int) -> Seal:
-    """The seal of a database, made if there is none; from now on values may be sealed with the first key."""
+    """The seal of a database, made if there is none; from now on values may be sealed with the first key.
+
+    Raises: StoreUnavailable while nodes are there that may not have that key.
+    """
     found = find(tx, keys)
     if found is PLAIN:
         return found
     if found is None:
+        _check_nobody_is_there(tx, keys[0])
         mark = secrets.token_urlsafe(
             9
         )  # without the first character, so that nobody opens it as if it were sealed
@@ -214,11 +218,21 @@ def begin(tx: Transaction, keys: Sequence[str], now: int) -> Seal:
     assert row is not None
     used = orjson.loads(row["key_ids"])
     if key_id(keys[0]) not in used:  # before the first value under it: nobody may lose that key now
+        _check_nobody_is_there(tx, keys[0])
         tx.execute(
             "UPDATE seals SET key_ids = :used, changed_at = :now WHERE id = 1",
             {"used": orjson.dumps([*used, key_id(keys[0])]).decode(), "now": now},
         )
     return found
+
+
+def _check_nobody_is_there(tx: Transaction, key: str) -> None:
+    if nodes := leases.nodes(tx):
+        raise StoreUnavailable(
+            f"the key {key_id(key)} is new to the database, and nodes work there that may not have it ({', '.join(nodes)})",
+            "Stop every node first: one that does not know the new key could read nothing any more."
+            " One that died counts until its lease ends.",
+        )
 
 
 @dataclass(frozen=True, slots=True)

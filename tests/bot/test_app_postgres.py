@@ -1,5 +1,7 @@
 """The composition on PostgreSQL: what the URL's scheme opens, a daemon that runs whole on it, and what people are told of it."""
 
+import contextlib
+
 import psycopg
 import pytest
 
@@ -12,6 +14,7 @@ from config.sources import Loaded
 from sessions import history
 from sessions.errors import StoreUnavailable
 from tests import postgres
+from tests.sessions.records import arrive
 
 ACCOUNT = AccountId("memory.main")
 SECRET = "s3cr3t-enough-to-hide"
@@ -159,6 +162,59 @@ async def test_doctor_finds_a_server_that_can_only_be_read(url):
     assert not found.is_good
     assert "read-only" in found.text
     assert "default_transaction_read_only" in found.hint
+
+
+async def of_the_fleet(settings):
+    """What doctor says of nodes, of the queue, and of what is nobody's."""
+    return [
+        (finding.is_good, finding.subject, finding.text)
+        for finding in await doctor.examine(Loaded(settings, {}, None))
+        if finding.subject in ("node", "queue") or finding.text.startswith("no node")
+    ]
+
+
+@contextlib.asynccontextmanager
+async def node(settings):
+    app = App(settings, await open_database(settings), accounts_of(settings))
+    try:
+        await app.start()
+        yield app.node.name
+    finally:
+        await app.close()
+
+
+async def test_doctor_tells_who_is_there_and_what_each_does(url):
+    """With two nodes: who has the account, who cleans up, who waits. Without any, nothing is amiss either."""
+    settings = settings_for(url)
+    nothing = (True, "queue", "no turn waits; 0 running; 0 replies to be sent")
+    assert await of_the_fleet(settings) == [
+        (True, "node", "none works on this database just now"),
+        nothing,
+    ]
+    one, two = (settings_for(url, node={"name": name}) for name in ("one", "two"))
+    async with node(one) as first, node(two) as second:
+        assert await of_the_fleet(settings) == [
+            (True, "node", f"{first}: hears memory.main; sends for memory.main; runs turns; cleans up"),
+            (True, "node", f"{second}: runs turns"),
+            nothing,
+        ]
+
+
+async def test_doctor_finds_what_is_nobodys(url):
+    """Where no node has a role, that is bad, and the turn that waits for it is counted."""
+    settings = settings_for(url, node={"name": "one", "roles": ["web"]})
+    database = await open_database(settings)
+    await database.write(arrive)
+    await database.close()
+    async with node(settings) as name:
+        told = await of_the_fleet(settings)
+    assert told[0] == (True, "node", f"{name}: has no duty just now")
+    assert told[1][2].startswith("1 turn waiting, the first for ")
+    assert told[2:] == [
+        (False, "memory.main", "no node hears it"),
+        (False, "memory.main", "no node sends for it"),
+        (False, "queue", "no node runs turns"),
+    ]
 
 
 async def test_an_empty_database_is_no_trouble():

@@ -5,9 +5,11 @@ import subprocess
 
 import pytest
 
-from sessions import sealing
+from config.names import AccountId
+from sessions import leases, sealing
 from sessions.database.postgres import PostgresDatabase
 from sessions.database.sqlite import SqliteDatabase
+from sessions.leases import LeaseName
 from tests import postgres
 from tests.process.daemon import SCRIPT, clean_environment
 from tests.sessions import records as made
@@ -111,13 +113,21 @@ async def test_a_backup_of_a_server_is_a_database_and_goes_back(run, url, tmp_pa
 
 
 async def test_keys_are_not_changed_under_a_running_node(run, url):
-    """Beside a node, which may not know the new key, they are left; commands that write single rows go on."""
+    """While a node is there that may not know a new key, no command brings one in, not even by being refused for another reason."""
     node = await PostgresDatabase.open(url)
     session = await node.write(lambda tx: made.arrive(tx).session_id)
+    live = LeaseName("live", AccountId("one"))
+    lease = await node.write(lambda tx: leases.claim(tx, live, "one", 60_000))
     key = {"PALAVER_STORE__ENCRYPTION_KEYS": json.dumps([sealing.new_key()])}
-    assert "Stop every node first" in run(url, "keys", "rotate", status=69, more=key)
-    run(url, "sessions", "end", session, more=key)
+    for command in (["keys", "rotate"], ["sessions", "pause", session]):
+        assert "Stop every node first" in run(url, *command, status=69, more=key)
+    run(url, "sessions", "pause", session)  # still without a key
+    await node.write(lambda tx: leases.release(tx, lease))
+    assert "Stop every node first" in run(url, "keys", "rotate", status=69, more=key), "it is connected"
     await node.close()
+    run(url, "keys", "rotate", more=key)
+    assert "is empty" in run(url, "sessions", "end", session, status=69)
+    run(url, "sessions", "end", session, more=key)
 
 
 @pytest.mark.parametrize(
