@@ -5,7 +5,8 @@ settings are complete afterwards. Imports no platform's and no model's library.
 
 An account made from a token alone needs a name, because the name is part of its id and sessions hang on the id. The
 Telegram account is `main`, the Discord account `discord`, whichever other tokens are exported: adding a second token
-later must not rename the first account.
+later must not rename the first account. What else is said of that account, `PALAVER_ACCOUNTS__MAIN__…` beside a token, is
+said of the one that the token makes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -92,7 +93,10 @@ def _imply_token(
     ]
     if not own:
         numbered = (f"{token.platform}{number}" for number in count(2))
-        name = next(name for name in chain(token.account_names, numbered) if name not in taken)
+        first = token.account_names[0]
+        begun = first in accounts and not accounts[first].keys() & {"platform", "token"}
+        free = (name for name in chain(token.account_names, numbered) if name not in taken)
+        name = first if begun else next(free)
         layer.put(("accounts", name, "platform"), token.platform, found.origin)
         layer.put(("accounts", name, "token"), found.value, found.origin)
         yield name

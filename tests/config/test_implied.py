@@ -38,6 +38,26 @@ def test_a_taken_name_is_avoided(read):
     assert ids(loaded) == ["discord.discord2", "memory.discord", "memory.main", "telegram.telegram"]
 
 
+@pytest.mark.parametrize(
+    ("variable", "token", "name"),
+    [("TELEGRAM_BOT_TOKEN", TOKEN, "main"), ("DISCORD_BOT_TOKEN", DISCORD, "discord")],
+)
+def test_further_settings_of_the_account_that_a_token_makes(read, variable, token, name):
+    """They stand beside the token, without a word of the platform: the token has said it."""
+    url = "http://127.0.0.1:1"
+    loaded = read(**{variable: token, f"PALAVER_ACCOUNTS__{name.upper()}__API_URL": url})
+    account = loaded.settings.accounts[name]
+    assert list(loaded.settings.accounts) == [name]
+    assert (account.api_url, account.token.get_secret_value()) == (url, token)
+
+
+def test_an_account_with_a_token_of_its_own_is_not_the_one(mistakes):
+    """Its platform is still to be said, and the exported token makes another."""
+    toml = f'[accounts.main]\ntoken = "{OTHER}"\n'
+    (line,) = mistakes(toml, TELEGRAM_BOT_TOKEN=TOKEN)
+    assert "accounts.main.platform" in line
+
+
 def test_the_account_without_token_gets_it(read):
     """With one account lacking a token, that one is meant, whatever it is called."""
     toml = f'[accounts.a]\nplatform = "telegram"\ntoken = "{OTHER}"\n[accounts.b]\nplatform = "telegram"\n'
