@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # Two stages: everything that builds stays in the first; the image that runs holds Python, the pinned packages and
 # Palaver, and starts as an unprivileged user. How to run it: docs/howto/docker.md.
 ARG PYTHON=3.13-slim-bookworm
@@ -25,6 +24,9 @@ RUN /build/backend/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /bui
  && /opt/palaver/bin/pip uninstall --yes pip
 
 FROM python:${PYTHON} AS run
+# The base image comes without bytecode and the one who runs here cannot write any: each start and each health check would
+# compile the standard library anew.
+RUN python -c "import compileall, sysconfig; compileall.compile_dir(sysconfig.get_path('stdlib'), quiet=2)"
 RUN groupadd --system --gid 10001 palaver \
  && useradd --system --uid 10001 --gid palaver --home-dir /var/lib/palaver --shell /usr/sbin/nologin palaver \
  && install --directory --owner=palaver --group=palaver --mode=0700 /var/lib/palaver
@@ -45,8 +47,7 @@ USER 10001:10001
 STOPSIGNAL SIGTERM
 
 # Asked from inside the container, so it works while the server listens on loopback only, which is the default.
-HEALTHCHECK --interval=30s --timeout=5s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/healthz', timeout=4).close()"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=20s --retries=3 CMD ["python", "-m", "bot.web.probe"]
 
 ENTRYPOINT ["palaver"]
 CMD ["run"]

@@ -4,6 +4,7 @@ Owns what can be seen without a container engine or a service manager. The wheel
 """
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from config.settings import HttpSettings, NodeSettings, Settings
+from config.settings import NodeSettings, Settings
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -268,17 +269,14 @@ def test_the_image_runs_unprivileged_and_hears_signals():
     assert "PALAVER_DATABASE_URL=sqlite:///var/lib/palaver/palaver.db" in stage["ENV"]
 
 
-def probe(document):
-    """The Python program of a health check."""
-    return re.search(r"import urllib\.request;[^\n\"]*", text(document))[0]
-
-
-def test_the_health_check_asks_the_default_address():
-    """Image and compose ask the same thing: /healthz where the server listens unless told otherwise."""
-    http = HttpSettings()
-    assert f"http://{http.host}:{http.port}/healthz" in probe("Dockerfile")
-    assert probe("compose.yaml") == probe("Dockerfile")
-    ast.parse(probe("Dockerfile"))
+def test_image_and_compose_ask_the_same():
+    """The health check that an engine takes from the image is the one that compose gives it."""
+    options, _, command = dict(final_stage())["HEALTHCHECK"].partition(" CMD ")
+    image = dict(option.removeprefix("--").replace("-", "_").split("=") for option in options.split())
+    for name in OURS:
+        check = {key: str(value) for key, value in COMPOSE["services"][name]["healthcheck"].items()}
+        assert check.pop("test") == str(["CMD", *json.loads(command)])
+        assert check == image
 
 
 COMPOSE = yaml.safe_load(text("compose.yaml"))
@@ -311,6 +309,7 @@ def test_compose_starts_one_on_sqlite_or_three_on_postgresql():
     """Without a name the one starts; the nodes wait for their server, share it, and it gets none of the tokens."""
     services = COMPOSE["services"]
     assert [name for name, service in services.items() if "profiles" not in service] == ["palaver"]
+    assert services["palaver"]["scale"] == "${ON_SQLITE:-1}"
     node, server = services["node"], services["postgres"]
     assert node["profiles"] == server["profiles"]
     assert node["deploy"]["replicas"] == 3
@@ -322,6 +321,8 @@ def test_compose_starts_one_on_sqlite_or_three_on_postgresql():
         "/" + server["environment"]["POSTGRES_DB"],
     )
     assert "env_file" not in server
+    # The server that sets the database up answers at its socket only, and nobody shall be let in then.
+    assert "--host=127.0.0.1" in server["healthcheck"]["test"][-1]
     assert {volume.partition(":")[0] for volume in server["volumes"]} <= set(COMPOSE["volumes"])
 
 
