@@ -47,7 +47,7 @@ USER 10001:10001
 STOPSIGNAL SIGTERM
 
 # Asked from inside the container, so it works while the server listens on loopback only, which is the default.
-HEALTHCHECK --interval=30s --timeout=5s --start-period=20s --retries=3 CMD ["python", "-m", "bot.web.probe"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 CMD ["python", "-m", "bot.web.probe"]
 
 ENTRYPOINT ["palaver"]
 CMD ["run"]

@@ -145,7 +145,8 @@ is an error. `palaver check-config` shows every value and where it comes from.
 | Variable | What it does |
 |---|---|
 | `TELEGRAM_BOT_TOKEN` | The token of the one Telegram account that has none. With no Telegram account it makes one: \
-`telegram.main` (`telegram.telegram` if another account is called main), and `PALAVER_ACCOUNTS__MAIN__…` says more of it. |
+`telegram.main` (`telegram.telegram` if another account is called main); what else is to be said of it may stand \
+beside (`PALAVER_ACCOUNTS__MAIN__API_URL`). |
 | `DISCORD_BOT_TOKEN` | The same for Discord: `discord.discord` (`discord.main` if another account is called discord). |
 | `OPENAI_API_KEY` | `agent.api_key`, if the model is OpenAI's or `agent.base_url` is set. With no model, the model is \
 `{openai}`. |

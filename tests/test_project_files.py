@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from config.settings import NodeSettings, Settings
+from config.settings import HttpSettings, NodeSettings, Settings
+from config.sources import SYSTEM_CONFIG
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -324,6 +325,31 @@ def test_compose_starts_one_on_sqlite_or_three_on_postgresql():
     # The server that sets the database up answers at its socket only, and nobody shall be let in then.
     assert "--host=127.0.0.1" in server["healthcheck"]["test"][-1]
     assert {volume.partition(":")[0] for volume in server["volumes"]} <= set(COMPOSE["volumes"])
+
+
+PAGE = text("docs/howto/docker.md")
+
+
+def test_the_page_names_services_that_are_there():
+    """`exec`, `run`, `stop`, `cp` and the pieces for a file of one's own."""
+    named = re.findall(r"docker compose (?:exec|stop|run --rm(?: --volume \S+)?) ([a-z]+)", PAGE)
+    pieces = [yaml.safe_load(each)["services"] for each in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
+    assert set(named) == set(OURS)
+    assert len(pieces) == 2
+    assert all(set(piece) <= set(COMPOSE["services"]) for piece in pieces)
+    assert pieces[0]["palaver"]["volumes"] == [f"./palaver.toml:{SYSTEM_CONFIG}:ro"]
+    [published] = pieces[1]["palaver"]["ports"]
+    assert published == f"127.0.0.1:{HttpSettings().port}:{HttpSettings().port}"
+
+
+def test_the_page_says_what_makes_compose_start_the_nodes():
+    """Its lines for `.env` are the variables of compose.yaml, and they keep the single one away."""
+    lines = dict(re.findall(r"^([A-Z_]+)=(.*)$", PAGE.partition("## Three nodes")[2], re.MULTILINE))
+    assert set(lines) == {"COMPOSE_PROFILES", "ON_SQLITE", "POSTGRES_PASSWORD"}
+    assert [lines["COMPOSE_PROFILES"]] == COMPOSE["services"]["node"]["profiles"]
+    assert lines["ON_SQLITE"] == "0"
+    used = set(re.findall(r"\$\{([A-Z_]+)", text("compose.yaml")))
+    assert used == {"ON_SQLITE", "POSTGRES_PASSWORD"}
 
 
 # Kubernetes
