@@ -191,7 +191,6 @@ class App:
         self._running: list[asyncio.Task[None]] = []
         if lease_database is None and database.dialect == "postgresql":
             lease_database = database
-        check_roles(settings)
         self.roles = settings.node.roles
         self.node = Node(
             lease_database, name_of(settings.node.name), lease_s=settings.node.lease_s, hints=hints
@@ -355,6 +354,15 @@ class App:
             sessions_with_work=sessions,
             channels_with_replies=waiting,
         )
+        if set(self.roles) == {"web"}:
+            served = (
+                "/healthz, /readyz and /metrics" if self.web is not None else "nothing: http.enabled is false"
+            )
+            log.warning(
+                "daemon.role_idle",
+                serves=served,
+                hint="There is no chat over the web yet; the other roles are intake, turns and delivery.",
+            )
         notify_systemd("READY=1")
 
     async def wait(self) -> None:
@@ -585,7 +593,8 @@ async def serve(
     database: Database | None = None,
     on_started: Callable[[App], None] = lambda _app: None,
 ) -> None:
-    """Run a daemon until it is stopped. Raises: StoreError, PortTaken and what `App` raises."""
+    """Run a daemon until it is stopped. Raises: StoreError, PortTaken, ConfigError for roles, and what `App` raises."""
+    check_roles(settings)  # before a database is made for nothing
     store = database or await open_database(settings)
     lease_database = None
     try:

@@ -61,8 +61,10 @@ def validate(state: Mapping[str, Any], origin_of: OriginOf) -> tuple[Settings, l
         before = rest
         for finding in findings:
             problem = _problem(finding, origin_of)
-            # What is needed and was cut off for its mistake comes back as missing: one line for it is enough.
-            if finding["type"] != "missing" or problem.path not in {known.path for known in problems}:
+            # What was cut off for its mistake comes back as missing, or as a list that lacks it: one line for it is enough.
+            if finding["type"] not in ("missing", "too_short") or problem.path not in {
+                known.path for known in problems
+            }:
                 problems.append(problem)
             location = finding["loc"][:-1] if finding["type"] == "missing" else finding["loc"]
             rest = _without(rest, location)
@@ -208,6 +210,8 @@ def _problem(finding: Any, origin_of: OriginOf) -> ConfigError:
     elif kind in _LIMITS:
         bound = _LIMITS[kind]
         wanted = f"must be {_LIMIT_WORDS[bound]} {context[bound]}"
+    elif kind == "too_short":
+        wanted = "wanted is at least one, not none"
     elif kind == "value_error":
         wanted = str(context["error"])
     else:

@@ -453,7 +453,7 @@ class NodeSettings(Section):
         ROLES,
         min_length=1,
         description="What this node does: intake (hear accounts, take webhooks), turns (run agents, clean up), delivery (send "
-        "replies), web (web pages).",
+        "replies), web (kept for web pages: nothing of its own so far).",
     )
     lease_s: Seconds = Field(
         10,

@@ -444,10 +444,14 @@ def test_a_personas_model_takes_the_place_of_the_general_one(tmp_path, monkeypat
     ]
 
 
-def test_roles_are_for_several_nodes(tmp_path):
+async def test_roles_are_for_several_nodes(tmp_path):
     """On SQLite a role that is left out would be nobody's: refused with what to do; on PostgreSQL it is another node's."""
     with pytest.raises(ConfigError, match="on SQLite there is no other node"):
         check(make_settings(tmp_path, node={"roles": ["intake", "web"]}))
     check(make_settings(tmp_path, node={"roles": ["intake"]}, database_url="postgresql://db/palaver"))
     with pytest.raises(ValueError, match="roles"):
         make_settings(tmp_path, node={"roles": ["sing"]})
+    settings = make_settings(tmp_path, node={"roles": ["intake", "web"]})
+    with pytest.raises(ConfigError, match="on SQLite there is no other node"):
+        await serve(settings, accounts_of(settings))
+    assert list(tmp_path.iterdir()) == [], "no database is made for nothing"

@@ -4,6 +4,7 @@ import contextlib
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from bot import doctor, shell, story
 from bot.app import App, accounts_of, open_beside, open_database, sqlite_path
@@ -206,8 +207,11 @@ async def test_doctor_finds_what_is_nobodys(url):
     database = await open_database(settings)
     await database.write(arrive)
     await database.close()
-    async with node(settings) as name:
-        told = await of_the_fleet(settings)
+    with capture_logs() as logs:
+        async with node(settings) as name:
+            told = await of_the_fleet(settings)
+    (idle,) = (line for line in logs if line["event"] == "daemon.role_idle")
+    assert idle["serves"] == "/healthz, /readyz and /metrics"
     assert told[0] == (True, "node", f"{name}: has no duty just now")
     assert told[1][2].startswith("1 turn waiting, the first for ")
     assert told[2:] == [
