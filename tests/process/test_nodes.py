@@ -266,6 +266,30 @@ async def test_restarting_one_after_the_other_loses_nothing(tmp_path):
         assert await violations(nodes, talk) == []
 
 
+async def test_what_the_owner_has_no_place_for_runs_elsewhere_at_once(tmp_path):
+    """One node hears everybody and has two places for turns: the other node runs as many beside it, and nobody waits for long."""
+    postgres.skip_without_server()
+    with postgres.fresh_database() as url:
+        async with (
+            PEOPLE["memory"]() as people,
+            Fleet(tmp_path, url, people, turns={"max_running": 2}) as nodes,
+        ):
+            talk = await Talk.begin(people, 4)
+            await nodes.start("one", "two")
+            owner, other = await nodes.owner()
+            for chat in talk.chats:
+                await talk.say(chat, "delay=1.5")
+            await talk.wait_answered(owner, timeout_s=20)
+            ran = await nodes.rows(
+                "SELECT node, COUNT(*) AS n, MAX(started_at - queued_at) AS waited FROM turns GROUP BY node"
+            )
+            shares = {row["node"].rpartition(".")[0]: row["n"] for row in ran}
+            assert shares == {owner.config.stem: 2, other.config.stem: 2}
+            assert max(row["waited"] for row in ran) < 1000, "a hint, not the next look or the end of a turn"
+            assert [await node.stop() for node in nodes.nodes.values()] == [0, 0]
+            assert await violations(nodes, talk) == []
+
+
 async def test_the_pace_is_the_fleets(tmp_path):
     """One message a second for the account: also over a takeover, the next owner counts what the one before has sent."""
     pace = {"main": {"pace": {"per_account_per_s": 1.0}}}
