@@ -198,11 +198,14 @@ def titles(tx: Transaction, session_ids: Sequence[SessionId], scope: Scope) -> d
     found: dict[SessionId, str] = {}
     for session_id in session_ids:
         row = tx.row(
-            f"SELECT s.title FROM sessions s WHERE s.id = :id AND {where}", {"id": session_id, **parameters}
+            f"SELECT s.title, s.forked_from FROM sessions s WHERE s.id = :id AND {where}",
+            {"id": session_id, **parameters},
         )
         if row is None:
             continue
         title = row["title"] or _own_title(tx, session_id)
+        if title is None and row["forked_from"] is not None:  # it began with an answer alone
+            title = titles(tx, [row["forked_from"]], scope).get(row["forked_from"])
         if title:
             found[session_id] = title
     return found

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from config.names import ChannelId
+from config.names import ChannelId, PersonId
 from sessions import cleanup, contents, forking, history, lane, lifecycle
 from sessions.lifecycle import Doer
 from sessions.models import Session
@@ -181,3 +181,16 @@ def test_summaries_go_along_with_a_whole_copy(tx):
     part = forking.fork(tx, whole, NOW + 2, last=1).session
     assert tx.rows("SELECT * FROM summaries WHERE session_id = :id", {"id": part.id}) == []
     assert session_row(tx, part.id)["summarised_to"] == 0
+
+
+def test_a_copy_without_a_question_is_called_as_its_original(tx):
+    """One that begins with an answer alone has no line of its own to be named after; of an original that is gone it takes none."""
+    original = talk(tx, "a trip to Lisbon")
+    made = forking.fork(tx, original, NOW + 1, last=1).session
+    again = forking.fork(tx, made, NOW + 2, last=1).session
+    person = PersonScope(original.person_id)
+    for session in (made, again):
+        assert contents.titles(tx, [session.id], person) == {session.id: "a trip to Lisbon"}
+    assert contents.titles(tx, [made.id], PersonScope(PersonId("somebody"))) == {}
+    lifecycle.delete(tx, lifecycle.find(tx, original.id, EVERYTHING), NOW + 3)
+    assert contents.titles(tx, [made.id, again.id], person) == {}
