@@ -25,7 +25,7 @@ from sessions.database.base import Database, Transaction
 from sessions.errors import StoreError
 from sessions.hot import HotSessions
 from sessions.keys import choose_scope, session_key
-from sessions.models import Address, Claim, Incoming, Person, ReplyKind
+from sessions.models import Address, Claim, Incoming, Person, ReplyKind, Session
 from sessions.scope import ChannelScope, PersonScope
 from sessions.semantic import Encoder
 
@@ -279,18 +279,7 @@ class Gateway:
         *,
         may_claim: bool,
     ) -> _Taken:
-        account = self._accounts[message.account]
-        scope = policy.scope_for(self._settings, account, message.channel)
-        session, is_new = lifecycle.resolve(
-            tx,
-            incoming,
-            person,
-            choose_scope(message.channel_kind, scope.direct, scope.group),
-            separate_threads=scope.separate_threads,
-            expire_after_ms=int(self._settings.sessions.expire_after.total_seconds() * 1000),
-            persona=account.persona,
-            now=now,
-        )
+        session, is_new = self._resolve(tx, incoming, person, now)
         if session.status == "paused":
             return self._decline(
                 tx, message, incoming, person, policy.Decision("session_paused", "paused"), now
@@ -389,6 +378,21 @@ class Gateway:
             is_under_way=not outbox.is_message_settled(tx, incoming),
         )
 
+    def _resolve(self, tx: Transaction, incoming: Incoming, person: Person, now: int) -> tuple[Session, bool]:
+        """The live session that a message belongs to, made if there is none; and whether it was."""
+        account = self._accounts[incoming.account]
+        scope = policy.scope_for(self._settings, account, incoming.channel)
+        return lifecycle.resolve(
+            tx,
+            incoming,
+            person,
+            choose_scope(incoming.channel_kind, scope.direct, scope.group),
+            separate_threads=scope.separate_threads,
+            expire_after_ms=int(self._settings.sessions.expire_after.total_seconds() * 1000),
+            persona=account.persona,
+            now=now,
+        )
+
     def _run_command(
         self,
         tx: Transaction,
@@ -411,6 +415,7 @@ class Gateway:
                 person=person,
                 key=key,
                 session=session,
+                begin=lambda: self._resolve(tx, incoming, person, now)[0],
                 scope=ChannelScope(incoming.account, incoming.channel, thread)
                 if shared == "channel"
                 else PersonScope(person.id),

@@ -22,6 +22,8 @@ NOT_TWICE: Final = (
     " WHERE o.id = s.forked_from AND COALESCE(o.end_reason, '') <> 'deleted'))"
 )
 """SQL for messages `m` of sessions `s`: what a fork took along is shown where it was said, as long as that is there."""
+NOT_TWICE_IN_KEY: Final = NOT_TWICE.removesuffix("))") + " AND o.key = s.key))"
+"""The same for the sessions of one key alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,6 @@ def fork(
         {"fork": fork_id, "now": now, "id": session.id},
     )
     copied = _copy_messages(tx, session.id, fork_id, MAX_COPIED if last is None else min(last, MAX_COPIED))
-    tx.execute(
-        "UPDATE sessions SET copied_count = :copied, next_position = 1 + COALESCE("
-        "(SELECT MAX(position) FROM messages WHERE session_id = :fork), 0) WHERE id = :fork",
-        {"fork": fork_id, "copied": copied},
-    )
     if last is None:
         _copy_summaries(tx, session.id, fork_id)
     tx.execute(
@@ -81,6 +78,18 @@ def fork(
     return Fork(made, copied)
 
 
+def bring(tx: Transaction, session: Session, into: Session) -> Fork:
+    """Let a session in which nothing was said yet begin with the messages of one from elsewhere, which stays as it was."""
+    tx.execute(
+        "UPDATE sessions SET forked_from = :source, title = :title WHERE id = :id",
+        {"source": session.id, "title": session.title, "id": into.id},
+    )
+    copied = _copy_messages(tx, session.id, into.id, MAX_COPIED)
+    made = lifecycle.find_live(tx, into.key)
+    assert made is not None
+    return Fork(made, copied)
+
+
 def _copy_summaries(tx: Transaction, source: SessionId, target: SessionId) -> None:
     """What stands for older messages stands for them in the copy too, so that its model sees the same."""
     names = {"id": source, "target": target}
@@ -97,7 +106,7 @@ def _copy_summaries(tx: Transaction, source: SessionId, target: SessionId) -> No
 
 
 def _copy_messages(tx: Transaction, source: SessionId, target: SessionId, count: int) -> int:
-    """Copy the last so many messages of finished turns; gives how many there were."""
+    """Let a session begin with the last so many messages of finished turns of another; gives how many there were."""
     unfinished = tx.row(
         "SELECT MIN(position) AS position FROM turns WHERE session_id = :id AND status IN ('queued', 'running')",
         {"id": source},
@@ -110,7 +119,7 @@ def _copy_messages(tx: Transaction, source: SessionId, target: SessionId, count:
         {**limits, "offset": count - 1},
     )
     place = {"position": first["position"], "part": first["part"]} if first else {"position": 0, "part": 0}
-    return tx.execute(
+    copied = tx.execute(
         "INSERT INTO messages (session_id, position, part, role, content, person_id, author, attachments, metadata,"
         " created_at, is_sealed)"
         " SELECT :target, position, part, role, content, person_id, author, attachments, metadata, created_at, is_sealed"
@@ -118,3 +127,9 @@ def _copy_messages(tx: Transaction, source: SessionId, target: SessionId, count:
         " AND (position > :position OR (position = :position AND part >= :part)) ORDER BY position, part",
         {**limits, **place, "target": target},
     )
+    tx.execute(
+        "UPDATE sessions SET copied_count = :copied, next_position = 1 + COALESCE("
+        "(SELECT MAX(position) FROM messages WHERE session_id = :target), 0) WHERE id = :target",
+        {"target": target, "copied": copied},
+    )
+    return copied

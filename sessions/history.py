@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sessions.database.base import Row, Transaction
 from sessions.database.values import escape_like
-from sessions.forking import NOT_TWICE
+from sessions.forking import NOT_TWICE_IN_KEY
 from sessions.lane import read_message
 from sessions.models import Message
 from sessions.scope import Scope, condition, within
@@ -34,7 +34,7 @@ def page(tx: Transaction, key: str, scope: Scope, *, number: int = 1, size: int 
     """One page of all that was said under a session key, ended sessions included, counted from the newest."""
     tx = within(tx, scope)
     where, parameters = condition(scope)
-    where = f"{where} AND {NOT_TWICE}"
+    where = f"{where} AND {NOT_TWICE_IN_KEY}"
     total = tx.row(
         f"SELECT COUNT(*) AS n FROM messages m JOIN sessions s ON s.id = m.session_id WHERE s.key = :key AND {where}",
         {"key": key, **parameters},

@@ -1,6 +1,6 @@
 """Scope policies: which messages share a session. Owns the session key and nothing else."""
 
-from typing import Literal
+from typing import Final, Literal
 
 import orjson
 
@@ -29,6 +29,20 @@ def session_key(
         case "member":
             parts = [scope, account, channel, thread, person]
     return orjson.dumps(parts).decode()  # JSON, so that no character in an id can imitate a separator
+
+
+def archive_key(source: str, conversation: str, person: PersonId) -> str:
+    """The key of a conversation that a person brought along from another program: no message ever leads to it."""
+    return orjson.dumps([_ARCHIVE, source, conversation, person]).decode()
+
+
+_ARCHIVE: Final = "archive"
+ARCHIVE_KEYS: Final = f'["{_ARCHIVE}",%'
+"""What those keys are LIKE."""
+
+
+def is_archive(key: str) -> bool:
+    return key.startswith(ARCHIVE_KEYS.removesuffix("%"))
 
 
 def choose_scope(

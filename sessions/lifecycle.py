@@ -15,7 +15,7 @@ from config.names import AccountId, ChannelId, PersonId, SessionId
 from sessions import outbox
 from sessions.database.base import Row, Transaction, row_lock
 from sessions.errors import IllegalTransition, LostRace, SessionNotFound
-from sessions.keys import session_key
+from sessions.keys import ARCHIVE_KEYS, session_key
 from sessions.models import EndReason, Incoming, Person, Session, SessionScope, SessionStatus, new_id
 from sessions.scope import Scope, condition, within
 
@@ -131,12 +131,16 @@ def list_sessions(
     *,
     statuses: Sequence[SessionStatus] = (),
     key: str | None = None,
+    with_archive: bool = False,
     id_end: str | None = None,
     person_id: PersonId | None = None,
     limit: int = 50,
     offset: int = 0,
 ) -> list[Session]:
-    """Sessions within the scope, the latest active first; those of a key, of a person, or whose id ends so."""
+    """Sessions within the scope, the latest active first; those of a key, of a person, or whose id ends so.
+
+    `with_archive` adds to those of a key what was brought along from other programs.
+    """
     tx = within(tx, scope)
     where, parameters = condition(scope)
     chosen = [status for status in TRANSITIONS if not statuses or status in statuses]
@@ -145,6 +149,8 @@ def list_sessions(
     values: dict[str, object] = {}
     if key is not None:
         chosen_by, values["key"] = " AND s.key = :key", key
+        if with_archive:
+            chosen_by, values["archive"] = " AND (s.key = :key OR s.key LIKE :archive)", ARCHIVE_KEYS
     if id_end is not None:
         chosen_by += f" AND SUBSTR(s.id, {27 - len(id_end)}) = :end"  # a ULID has 26 letters
         values["end"] = id_end

@@ -36,6 +36,8 @@ class CommandContext:
     """Of the session that messages here belong to."""
     session: Session | None
     """The live one, None before the first message."""
+    begin: Callable[[], Session]
+    """Gives the live one, and makes it where there is none."""
     scope: Scope
     """What this person may read here: a shared session with everybody in the channel, else only their own."""
     catalogue: Catalogue

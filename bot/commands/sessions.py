@@ -3,6 +3,7 @@
 from adapters.messages import Choice
 from bot.commands.calls import CommandContext, CommandResult, number, wrong_argument
 from sessions import contents, forking, lane, lifecycle
+from sessions.keys import is_archive
 from sessions.lifecycle import Doer
 from sessions.models import Session
 
@@ -32,9 +33,7 @@ def show_sessions(at: CommandContext, argument: str) -> CommandResult:
 
 
 def _list(at: CommandContext, page: int) -> CommandResult:
-    found = lifecycle.list_sessions(
-        at.tx, at.scope, key=at.key, limit=SESSIONS_PAGE + 1, offset=(page - 1) * SESSIONS_PAGE
-    )
+    found = _listed(at, limit=SESSIONS_PAGE + 1, offset=(page - 1) * SESSIONS_PAGE)
     if not found:
         return CommandResult(at.say("sessions_none" if page == 1 else "sessions_no_page"))
     shown = found[:SESSIONS_PAGE]
@@ -44,6 +43,14 @@ def _list(at: CommandContext, page: int) -> CommandResult:
     if page > 1:
         choices.append(Choice(at.say("page_newer"), f"/sessions page {page - 1}"))
     return CommandResult(at.say("sessions_shared" if at.is_shared else "sessions"), choices=choices)
+
+
+def _listed(at: CommandContext, *, limit: int, offset: int = 0, id_end: str | None = None) -> list[Session]:
+    """The conversations of this place; where nobody else reads along, those that the person brought from elsewhere as well."""
+    is_alone = at.message.channel_kind == "direct" and not at.is_shared
+    return lifecycle.list_sessions(
+        at.tx, at.scope, key=at.key, with_archive=is_alone, limit=limit, offset=offset, id_end=id_end
+    )
 
 
 def _label(at: CommandContext, session: Session) -> str:
@@ -67,12 +74,12 @@ def title_of(at: CommandContext, session: Session) -> str:
 def find_by_word(at: CommandContext, argument: str) -> Session | None:
     """One of the conversations listed here, by its place in the list or by its reference."""
     if _is_reference(argument):
-        found = lifecycle.list_sessions(at.tx, at.scope, key=at.key, id_end=argument.upper(), limit=1)
+        found = _listed(at, id_end=argument.upper(), limit=1)
         return found[0] if found else None
     place = number(argument)
     if place is None:
         return None
-    found = lifecycle.list_sessions(at.tx, at.scope, key=at.key, limit=1, offset=place - 1)
+    found = _listed(at, limit=1, offset=place - 1)
     return found[0] if found else None
 
 
@@ -89,8 +96,13 @@ def _switch(at: CommandContext, session: Session) -> CommandResult:
         and at.session.id != session.id
         and lane.waiting(at.tx, at.session.id, person_id=at.only_of) > 0
     )
-    lifecycle.resume(at.tx, session, at.now, by=_doer(at))
-    text = at.count("sessions_switched", session.message_count, title=title)
+    if is_archive(session.key):  # nothing that is said here leads there
+        if at.session is not None:
+            lifecycle.end(at.tx, at.session, "completed", at.now, by=_doer(at), why="switched")
+        text = at.count("forked", forking.bring(at.tx, session, at.begin()).copied)
+    else:
+        lifecycle.resume(at.tx, session, at.now, by=_doer(at))
+        text = at.count("sessions_switched", session.message_count, title=title)
     return CommandResult(f"{text} {at.say('still_answering')}" if is_busy else text)
 
 

@@ -20,6 +20,7 @@ import orjson
 from config.names import PersonId
 from sessions.database.values import storable
 from sessions.errors import TransferError
+from sessions.keys import archive_key
 from sessions.transfer import claude, openai, telegram
 from sessions.transfer.archives import Conversation
 from sessions.transfer.intake import Typed
@@ -147,7 +148,7 @@ def _as_records(conversations: Iterable[Conversation], source: Source, person: P
             "session",
             {
                 "id": session_id,
-                "key": orjson.dumps(["archive", source, conversation.id, person]).decode(),
+                "key": archive_key(source, str(conversation.id), person),
                 "scope": "person",
                 "platform": source,
                 "account": f"{source}.archive",

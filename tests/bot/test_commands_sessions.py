@@ -12,7 +12,10 @@ from bot import commands, retention
 from bot.commands.forgetting import ANSWER_WITHIN_MS
 from bot.upkeep import Upkeep
 from sessions.statistics import DAY_MS
+from sessions.transfer import foreign, importing
 from tests.bot.house import GatedAgent, MovingClock
+from tests.sessions.stores import broken
+from tests.sessions.test_foreign import OPENAI
 
 NOW = 1_900_000_000_000
 
@@ -439,6 +442,45 @@ async def test_forgetting_a_person_is_requested_once_confirmed(house):
     await talk(house, "a new beginning")
     await retention.erase_people(house.database, house.now, pause_s=0)
     assert "a new beginning" in await ask(house, "/history")
+
+
+# what was brought along from other programs
+
+
+async def bring_along(house, user="ada"):
+    """A chat of somebody with another program, in their archive."""
+    (person,) = await house.rows("SELECT person_id FROM identities WHERE platform_user_id = :user", user=user)
+    found, _ = foreign.records(OPENAI, "openai", person["person_id"])
+    await importing.store(house.database, found, house.now)
+
+
+async def test_a_conversation_brought_along_goes_on_in_a_copy(build):
+    """It is listed for its person alone, picking it begins a copy here that the agent reads, and it stays as it was."""
+    agent = GatedAgent()
+    agent.gate.set()
+    house = build(agent=agent)
+    async with house.running():
+        await talk(house, "hello")
+        await bring_along(house)
+        listed = offered(await ask(house, "/sessions"))
+        assert [label.split(" · ")[0] for label in listed] == ["● hello", "Trip to Lisbon"]
+        (lisbon,) = [command for label, command in listed.items() if "Lisbon" in label]
+        assert "I have no conversation" in await ask(house, lisbon, person="bob", channel="bob")
+        assert "Lisbon" not in await ask(house, "/sessions", **GROUP)
+
+        assert "We go on in a copy that begins with 2 messages" in await ask(house, lisbon)
+        assert await status_of(house, "hello") == ("ended", "completed")
+        await talk(house, "and after that?")
+        seen = [message.content for message in agent.contexts[-1].messages]
+        assert seen == ["Where is this?", "In Lisbon.", "and after that?"]
+        history = await ask(house, "/history")
+        assert history.count("Where is this?") == 1 and "and after that?" in history
+        assert "Found one message" in await ask(house, "/search Lisbon")
+        titles = [label.split(" · ")[0] for label in offered(await ask(house, "/sessions"))]
+        assert titles == ["● ⑂ Trip to Lisbon", "hello", "Trip to Lisbon"]
+        (kept,) = await house.rows("SELECT status, message_count FROM sessions WHERE platform = 'openai'")
+        assert kept == {"status": "archived", "message_count": 2}
+        assert await broken(house.database) == set()
 
 
 # what groups and menus see
