@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from tests import postgres
+from tests.fakes.balancing import Balancer
 from tests.fakes.severing import SeveringRelay
 from tests.process import fleet_load, moved_clock
 from tests.process.counterparties import PEOPLE
@@ -264,6 +265,28 @@ async def test_restarting_one_after_the_other_loses_nothing(tmp_path):
         assert longest[0]["ms"] < 10_000, "far less than the lease: it was given back, not waited for"
         assert [await node.stop() for node in nodes.nodes.values()] == [0, 0]
         assert await violations(nodes, talk) == []
+
+
+async def test_a_webhook_that_meets_the_wrong_node_comes_again(tmp_path):
+    """Every other call reaches a node that does not hear the account, and then that becomes the owner: all is answered, in order."""
+    async with Balancer() as balancer:
+        account = {"main": {"webhook_url": balancer.url}}
+        async with fleet(tmp_path, accounts=account) as (nodes, talk):
+            await nodes.start("one", "two")
+            owner, other = await nodes.owner()
+            balancer.nodes = [f"http://127.0.0.1:{node.port}" for node in (owner, other)]
+            for _ in range(3):
+                for chat in talk.chats:
+                    await talk.say(chat)
+            await talk.wait_answered(owner, timeout_s=20)
+            assert set(balancer.answers) == {200, 503}
+            owner.kill()
+            for chat in talk.chats:
+                await talk.say(chat)
+            await talk.wait_answered(other, timeout_s=TAKEOVER_S)
+            assert set(balancer.answers) == {200, 502, 503}
+            assert await other.stop() == 0
+            assert await violations(nodes, talk) == []
 
 
 async def test_what_the_owner_has_no_place_for_runs_elsewhere_at_once(tmp_path):
