@@ -3,7 +3,8 @@
 A server of our own with its files in memory, where an fsync takes 1 ms, and nodes that are processes of their own, each with an
 account and people of its own; all of them share this machine's cores. Dispatch is the time from a message's arrival to the start
 of its turn, by the rows. Another node goes on with the turns of one that was killed once its lease has run out. A backlog is put
-into the rows by SQL, a hundred turns in each session; then the same people talk, and every turn that ends meanwhile counts.
+into the rows by SQL, a hundred turns in each session; then the same people talk, and every turn that ends meanwhile counts. A
+node whose server is a millisecond away is compared with itself, writing over one connection and over four.
 
     python -m benchmarks.postgres_turns [--people N] [--turns N] [--rounds N] [--seconds S] [--backlog N]
 """
@@ -20,6 +21,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 
@@ -32,6 +34,7 @@ PEOPLE, TURNS, ROUNDS, SECONDS, BACKLOG = 50, 10, 3, 10.0, 100_000
 LANE = 100
 """Turns of one session in the backlog."""
 RATE_S = 100.0
+DISTANCE_S = 0.001
 
 RATE = Claim("turns/s accepted and run by two nodes", "at least", 1000, "", 0)
 P50 = Claim("from arrival to the start of the turn, 100 messages/s, p50", "at most", 10, " ms", 0)
@@ -44,7 +47,10 @@ RECOVERED = Claim(
     1,
 )
 BACKLOGGED = Claim("turns/s with 100,000 turns waiting, as a part of that with none", "at least", 0.5, "", 2)
-CLAIMS = (RATE, P50, P99, RECOVERED, BACKLOGGED)
+FAR = Claim(
+    "turns/s of a node whose server is 1 ms away, over four connections against one", "at least", 1.5, "", 1
+)
+CLAIMS = (RATE, P50, P99, RECOVERED, BACKLOGGED, FAR)
 
 
 class BenchServer(Server):
@@ -70,11 +76,11 @@ class Node:
 
 
 @asynccontextmanager
-async def node(url: str, folder: Path, *names: str) -> AsyncIterator[Node]:
+async def node(url: str, folder: Path, *names: str, writers: int = 4) -> AsyncIterator[Node]:
     """A node that knows these accounts and hears the first."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "benchmarks.postgres_node", url, folder, *names),
+        *("-m", "benchmarks.postgres_node", url, folder, str(writers), *names),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=(folder / f"{names[0]}.err").open("wb"),
@@ -198,6 +204,34 @@ async def recovery(url: str, node: Node) -> float | None:
     return None
 
 
+@asynccontextmanager
+async def at_a_distance(url: str, there_and_back_s: float) -> AsyncIterator[str]:
+    """The same server, but every answer takes so much longer."""
+    place = urlsplit(url)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks.distance", str(place.port), str(there_and_back_s / 2)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        port = (await answer_of(process))["port"]
+        yield urlunsplit(place._replace(netloc=place.netloc.replace(f":{place.port}", f":{port}")))
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def from_afar(url: str, folder: Path, chosen: Any) -> dict[int, float]:
+    """Turns a second of one node with so many writers."""
+    rates: dict[int, list[float]] = {1: [], 4: []}
+    async with at_a_distance(url, DISTANCE_S) as far:
+        for number in range(chosen.rounds):
+            for writers, of_these in rates.items():
+                async with node(far, folder, f"far{writers}", writers=writers) as one:
+                    await both([one], f"fw{number}{writers}", chosen.people, 1)
+                    of_these.append(await both([one], f"f{number}{writers}", chosen.people, 4))
+    return {writers: statistics.median(of_these) for writers, of_these in rates.items()}
+
+
 async def measure(server: BenchServer, folder: Path, chosen: Any) -> bool:
     url = server.url
     async with node(url, folder, "two") as two, node(url, folder, "one", "two") as one:
@@ -210,6 +244,7 @@ async def measure(server: BenchServer, folder: Path, chosen: Any) -> bool:
         await asyncio.sleep(1)
         waits = await asyncio.to_thread(dispatch, url, "s")
         recovery_s = await recovery(url, two)
+    afar = await from_afar(url, folder, chosen)
     async with node(url, folder, "two") as two, node(url, folder, "one", "two") as one:
         behind = await backlogged(url, [one, two], chosen)
         print(
@@ -222,6 +257,7 @@ async def measure(server: BenchServer, folder: Path, chosen: Any) -> bool:
                         f"{percentile(waits, 0.5):.0f}, {percentile(waits, 0.99):.0f} ms",
                     ],
                     [f"turns/s with {chosen.backlog:,} waiting", f"{behind:,.0f}"],
+                    ["turns/s of a node, server 1 ms away: 1, 4 writers", f"{afar[1]:,.0f}, {afar[4]:,.0f}"],
                 ],
             )
         )
@@ -236,6 +272,7 @@ async def measure(server: BenchServer, folder: Path, chosen: Any) -> bool:
         else RECOVERED.leave("the turns of a dead node wait for its next start")
     )
     verdicts.append(BACKLOGGED.judge(behind / statistics.median(rates)))
+    verdicts.append(FAR.judge(afar[4] / afar[1]))
     return all(verdicts)
 
 

@@ -398,9 +398,7 @@ class Delivery:
         """False if another has done something to it since it was read."""
         try:
             lease = self._lease(chunk.address.account)
-            return await self._durably(
-                lambda: self._database.write(lambda tx: outbox.begin(tx, chunk.id, lease))
-            )
+            return await self._store(chunk.address.channel, lambda tx: outbox.begin(tx, chunk.id, lease))
         except BaseException:
             self._governor.unused(
                 chunk.address.account
@@ -436,7 +434,7 @@ class Delivery:
             )
             return is_settling and outbox.is_settled(tx, chunk.address.inbox_id)
 
-        settled = await self._durably(lambda: self._database.write(mark))
+        settled = await self._store(chunk.address.channel, mark)
         self._count(chunk.address.account, "repeated" if was_repeat else "sent")
         log.debug(
             "delivery.chunk_sent",
@@ -475,7 +473,7 @@ class Delivery:
                     outbox.hold(tx, account, held, until)
                     _put_off(tx, chunk, until, error.reason, waited_ms + until - now, counts=False)
 
-                await self._durably(lambda: self._database.write(hold))
+                await self._store(channel, hold)
                 return False
             case Unreachable():
                 self._governor.failed(account)
@@ -483,10 +481,8 @@ class Delivery:
                 return False
             case Moved():
                 self._governor.answered(account)
-                await self._durably(
-                    lambda: self._database.write(
-                        lambda tx: lifecycle.move_channel(tx, account, channel, error.channel, now)
-                    )
+                await self._store(
+                    channel, lambda tx: lifecycle.move_channel(tx, account, channel, error.channel, now)
                 )
                 await self._put_off(chunk, now, error.reason, waited_ms, counts=True)
                 self.move(account, channel, error.channel)
@@ -498,7 +494,7 @@ class Delivery:
                     outbox.put_off(tx, chunk.id, now, error.reason, waited_ms=waited_ms)
                     outbox.forget_message(tx, chunk.id)
 
-                await self._durably(lambda: self._database.write(send_anew))
+                await self._store(channel, send_anew)
                 return False
             case Rejected():
                 self._governor.answered(account)
@@ -511,10 +507,8 @@ class Delivery:
                 self._governor.failed(account)
                 pause = min(_UNCERTAIN_LONGEST_S, self._uncertain_first_s * 2 ** min(10, chunk.attempts))
                 until = now + round(1000 * pause)
-                await self._durably(
-                    lambda: self._database.write(
-                        lambda tx: outbox.mark_uncertain(tx, chunk.id, until, error.reason)
-                    )
+                await self._store(
+                    channel, lambda tx: outbox.mark_uncertain(tx, chunk.id, until, error.reason)
                 )
                 self._count(account, "uncertain")
                 return False
@@ -522,10 +516,8 @@ class Delivery:
     async def _put_off(
         self, chunk: OutgoingChunk, until: int, reason: str, waited_ms: int, *, counts: bool
     ) -> None:
-        await self._durably(
-            lambda: self._database.write(
-                lambda tx: _put_off(tx, chunk, until, reason, waited_ms, counts=counts)
-            )
+        await self._store(
+            chunk.address.channel, lambda tx: _put_off(tx, chunk, until, reason, waited_ms, counts=counts)
         )
 
     async def _leave(self, chunk: OutgoingChunk, *, asks: bool) -> bool:
@@ -545,7 +537,7 @@ class Delivery:
                 )
             return outbox.is_settled(tx, chunk.address.inbox_id)
 
-        settled = await self._durably(lambda: self._database.write(leave))
+        settled = await self._store(chunk.address.channel, leave)
         self._count(chunk.address.account, "skipped")
         self.notify(chunk.address.account, chunk.address.channel)
         if settled:
@@ -557,7 +549,7 @@ class Delivery:
             outbox.give_up(tx, chunk.id, "failed", reason, self._now())
             return outbox.is_settled(tx, chunk.address.inbox_id)
 
-        settled = await self._durably(lambda: self._database.write(give_up))
+        settled = await self._store(chunk.address.channel, give_up)
         self._count(chunk.address.account, "failed")
         log.error(
             "delivery.chunk_given_up",
@@ -574,6 +566,10 @@ class Delivery:
     def _settle_answered(self, chunk: OutgoingChunk) -> None:
         if chunk.address.reply_to is not None:
             self.settle(chunk.address.account, chunk.address.reply_to)
+
+    async def _store(self, channel: ChannelId, work: Callable[[Transaction], T]) -> T:
+        """Write about a channel, waiting for as long as the store cannot."""
+        return await self._durably(lambda: self._database.write(work, key=channel))
 
     async def _durably(self, step: Callable[[], Awaitable[T]]) -> T:
         """Do it, waiting for as long as the store cannot."""

@@ -145,7 +145,8 @@ class Gateway:
         try:
             meaning = await self._meaning_of(message)
             taken = await self._write(
-                lambda tx: self._take_in(tx, message, may_claim=may_claim, meaning=meaning)
+                lambda tx: self._take_in(tx, message, may_claim=may_claim, meaning=meaning),
+                key=message.channel,
             )
         except IntakeClosed:
             raise
@@ -216,9 +217,9 @@ class Gateway:
             self._has_room = has_room
         return self._has_room
 
-    async def _write(self, work: Callable[[Transaction], T]) -> T:
+    async def _write(self, work: Callable[[Transaction], T], *, key: str = "") -> T:
         try:
-            return await self._database.write(work)
+            return await self._database.write(work, key=key)
         except StoreError as error:
             log.error("gateway.intake_failed", reason=error.reason, hint=error.hint)
             raise IntakeClosed(error.reason) from error

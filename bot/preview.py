@@ -223,7 +223,8 @@ class Preview:
         row = await self._database.write(
             lambda tx: outbox.open_preview(
                 tx, self._claim.address, body, self._now(), turn=self._claim, lease=self._lease()
-            )
+            ),
+            key=channel,
         )
         if (
             row is None
@@ -234,7 +235,8 @@ class Preview:
         if self._governor.held_s(account, channel) > 0:  # asked for quiet while the mark was written
             if known is None:
                 await self._database.write(
-                    lambda tx: outbox.put_off(tx, chunk_id, 0, "held before it went out", counts=False)
+                    lambda tx: outbox.put_off(tx, chunk_id, 0, "held before it went out", counts=False),
+                    key=channel,
                 )
             if self._showing_timer is None:
                 self._show_in(_TRY_AGAIN_S)
@@ -250,16 +252,20 @@ class Preview:
             )
         except Uncertain:
             await self._database.write(
-                lambda tx: outbox.mark_uncertain(tx, chunk_id, 0, "preview's answer was lost")
+                lambda tx: outbox.mark_uncertain(tx, chunk_id, 0, "preview's answer was lost"), key=channel
             )
             raise
         except DeliveryError as error:
             reason = error.reason
-            await self._database.write(lambda tx: outbox.put_off(tx, chunk_id, 0, reason, counts=False))
+            await self._database.write(
+                lambda tx: outbox.put_off(tx, chunk_id, 0, reason, counts=False), key=channel
+            )
             raise
         self._message_id = sent
         with contextlib.suppress(StoreError):
-            await self._database.write(lambda tx: outbox.mark_sent(tx, chunk_id, sent, self._now()))
+            await self._database.write(
+                lambda tx: outbox.mark_sent(tx, chunk_id, sent, self._now()), key=channel
+            )
         return True
 
     async def _hold(self, error: RateLimited) -> None:

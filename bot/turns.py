@@ -397,13 +397,15 @@ class Turns:
 
     async def _record(self, run: _Run, step: StepRecord, call: ToolCall | None = None) -> None:
         run.next_step += 1
-        await self._durably(lambda tx: lane.record_step(tx, run.claim, step, self._now(), tool_call=call))
+        await self._durably(
+            run.claim, lambda tx: lane.record_step(tx, run.claim, step, self._now(), tool_call=call)
+        )
 
-    async def _durably(self, work: Callable[[Transaction], T]) -> T:
+    async def _durably(self, claim: Claim, work: Callable[[Transaction], T]) -> T:
         """Write, waiting for as long as the store cannot: what was got is not thrown away for a full disk."""
         while True:
             try:
-                return await self._database.write(work)
+                return await self._database.write(work, key=claim.address.channel)
             except StoreError as error:
                 log.error("turn.store_waited", reason=error.reason, hint=error.hint)
                 await asyncio.sleep(_STORE_RETRY_S)
@@ -466,7 +468,7 @@ class Turns:
             )
             return following, False, is_settled, tail, waiting
 
-        following, has_more, is_settled, tail, waiting = await self._durably(store)
+        following, has_more, is_settled, tail, waiting = await self._durably(claim, store)
         self._hot.keep(claim.session_id, tail)
         if chunks:
             self._delivery.notify(address.account, address.channel, waiting=waiting, since=quiet)

@@ -405,7 +405,7 @@ class StoreSettings(Section):
         description="Connections for reading, beside SQLite's one writer or PostgreSQL's writers.",
     )
     writers: int = Field(
-        4, gt=0, le=32, description="PostgreSQL only: most connections for writing, per node."
+        8, gt=0, le=32, description="PostgreSQL only: most connections for writing, per node."
     )
     busy_timeout_s: Seconds = Field(5, description="SQLite only: wait for a lock held by another program.")
     connect_timeout_s: Seconds = Field(

@@ -119,7 +119,7 @@ def _address(message: Incoming, inbox_id: int) -> Address:
 
 def hear(tx: Transaction, message: Incoming, now: int) -> None:
     """Keep the channel's row and, in the same commit as the message, how far its feed was read."""
-    tx.execute(
+    tx.defer(
         "INSERT INTO channels (account, channel, kind, title, watermark, last_heard_at)"
         " VALUES (:account, :channel, :kind, :title, :watermark, :now)"
         " ON CONFLICT (account, channel) DO UPDATE SET title = COALESCE(excluded.title, channels.title),"

@@ -52,7 +52,7 @@ def add(
     sent as an edit of it.
     """
     for part, body in enumerate(chunks, start=first_part):
-        tx.execute(
+        tx.defer(
             "INSERT INTO outbox (key, account, channel, channel_kind, thread, reply_to, reply_handle, inbox_id, turn_id,"
             " session_id, kind, part, body, is_final, state, created_at) VALUES (:key, :account, :channel, :channel_kind,"
             " :thread, :reply_to, :handle, :inbox, :turn, :session, :kind, :part, :body, :final, 'ready', :now)"

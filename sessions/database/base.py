@@ -86,6 +86,12 @@ class Transaction(Protocol):
     def together(self, statements: Sequence[Statement]) -> list["Ran"]:
         """Run statements one after the other, none of which needs another's result: over a network in one round trip."""
 
+    def defer(self, sql: str, parameters: Parameters = {}) -> None:
+        """Run a statement of which nothing is asked, with the next one at the latest: over a network in the same round trip.
+
+        Its error is raised there, or at the end of the work.
+        """
+
     def insert_many(self, into: str, row: str, values: Sequence[object], tail: str = "") -> None:
         """`INSERT INTO {into} VALUES {row}, {row}, … {tail}`, in as few statements as the database takes well.
 
@@ -124,8 +130,11 @@ class Database(Protocol):
     @property
     def row_security(self) -> RowSecurity: ...
 
-    async def write(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` and return its result once it is durable."""
+    async def write(self, work: Callable[[Transaction], T], *, key: str = "") -> T:
+        """Run `work` and return its result once it is durable.
+
+        Writes with one key take effect in the order of the calls; those of another may be done beside them.
+        """
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` on what is committed; changes are refused."""

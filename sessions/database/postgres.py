@@ -2,9 +2,10 @@
 
 Owns order, transactions and second tries. Connections are `postgres_connections.py`, what an error means is `postgres_errors.py`.
 
-Order. A node's writes go through lanes. Those of one lane take effect in the order of the calls; what queued up while the
-last commit ran shares the next one. Lanes run beside one another, each on a connection of its own, as far as there are writers.
-A caller that names none is in the one common lane: its writes are ordered as on SQLite.
+Order. Writes stand in lines, each with a connection of its own, and a write's key says in which: those of one key take effect in
+the order of the calls. What queued up in a line while its last commit ran shares the next one. A server across a network takes
+its time for every statement, so there are as many lines as writers, which wait for it side by side; one that answers at once
+gets a single line, for then the largest commits are the cheapest.
 
 Races. Other nodes write at the same time, under READ COMMITTED, with row locks where a decision hangs on a row
 (`base.row_lock`). A transaction that lost a race (a unique key, a deadlock, a serialization failure, `LostRace`) is run again
@@ -29,6 +30,7 @@ safe to repeat:
 import asyncio
 import random
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +61,8 @@ from sessions.sealing import find as find_seal
 T = TypeVar("T")
 
 LARGEST_BATCH: Final = 100
+NEAR_S: Final = 0.0003
+"""A server that answers sooner is on this machine, or next to it."""
 MOST_TRIES: Final = 6
 _FIRST_PAUSE_S: Final = 0.01
 _NONE: Final[Parameters] = MappingProxyType({})
@@ -68,14 +72,22 @@ log = structlog.get_logger()
 
 
 class PostgresTransaction:
-    """`Transaction` over a connection that is in one."""
+    """`Transaction` over a connection that is in one, or will be with the first statement."""
 
     dialect: Literal["postgresql"] = "postgresql"
 
-    def __init__(self, connection: Connection, seal: Seal = PLAIN, reader: str | None = None) -> None:
-        """`reader` is the role that reads on somebody's behalf."""
+    def __init__(
+        self,
+        connection: Connection,
+        seal: Seal = PLAIN,
+        reader: str | None = None,
+        *,
+        begin: str | None = None,
+    ) -> None:
+        """`reader` is the role that reads on somebody's behalf; `begin` is what begins the transaction, if it is not there yet."""
         self._connection = connection
         self._statements = connection.statements
+        self._deferred: list[tuple[str, Sequence[object]]] = [] if begin is None else [(begin, ())]
         self._reader = reader
         self.seal = seal
         self._open: Callable[[Row], Row] | None = None if seal is PLAIN else opener(seal)
@@ -91,50 +103,66 @@ class PostgresTransaction:
         return self._opened(self._run(sql, parameters).rows)
 
     def together(self, statements: Sequence[Statement]) -> list[Ran]:
-        return [Ran(ran.count, self._opened(ran.rows)) for ran in self._run_together(statements)]
+        ran = self._run_all([_in_place(*statement) for statement in statements])
+        return [Ran(one.count, self._opened(one.rows)) for one in ran]
+
+    def defer(self, sql: str, parameters: Parameters = _NONE) -> None:
+        self._deferred.append(_in_place(sql, parameters))
 
     def insert_many(self, into: str, row: str, values: Sequence[object], tail: str = "") -> None:
         statement, names = numbered(f"INSERT INTO {into} VALUES {row} {tail}")
-        self._statements.run_together(
-            [(statement, values[at : at + len(names)]) for at in range(0, len(values), len(names))]
-        )
+        self._run_all([(statement, values[at : at + len(names)]) for at in range(0, len(values), len(names))])
 
     def narrowed(self, to: Parameters) -> Transaction:
-        return self if self._reader is None else _Narrowed(self._connection, self.seal, self._reader, to)
+        if self._reader is None:
+            return self
+        return _Narrowed(self._connection, self.seal, self._reader, self._deferred, to)
+
+    def settle(self) -> None:
+        """Run what was deferred. Raises: its error."""
+        self._run_all([])
+
+    def forget_deferred(self) -> None:
+        """What was deferred is not run: whatever it belonged to has failed."""
+        self._deferred.clear()
 
     def _opened(self, rows: list[Row]) -> list[Row]:
         return rows if self._open is None else [self._open(row) for row in rows]
 
     def _run(self, sql: str, parameters: Parameters) -> Ran:
-        return self._statements.run(*_in_place(sql, parameters))
+        statement = _in_place(sql, parameters)
+        return self._run_all([statement])[0] if self._deferred else self._statements.run(*statement)
 
-    def _run_together(self, statements: Sequence[Statement]) -> list[Ran]:
-        return self._statements.run_together([_in_place(*statement) for statement in statements])
+    def _run_all(self, statements: Sequence[tuple[str, Sequence[object]]]) -> list[Ran]:
+        """Statements as the server takes them, after those that were deferred."""
+        before, self._deferred[:] = [*self._deferred], []
+        return self._statements.run_together([*before, *statements])[len(before) :]
 
 
 class _Narrowed(PostgresTransaction):
     """The same transaction, read as the role that row security holds."""
 
-    def __init__(self, connection: Connection, seal: Seal, reader: str, to: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        seal: Seal,
+        reader: str,
+        deferred: list[tuple[str, Sequence[object]]],
+        to: Mapping[str, object],
+    ) -> None:
         super().__init__(connection, seal, reader)
+        self._deferred = deferred
         self._narrowing = postgres_scopes.NARROW, postgres_scopes.narrowing(reader, to)
 
-    def insert_many(self, into: str, row: str, values: Sequence[object], tail: str = "") -> None:
-        statement, names = numbered(f"INSERT INTO {into} VALUES {row} {tail}")
-        for at in range(0, len(values), len(names)):  # refused by the server
-            self._as_reader([(statement, values[at : at + len(names)])])
+    def defer(self, sql: str, parameters: Parameters = _NONE) -> None:
+        self._run(sql, parameters)
 
     def _run(self, sql: str, parameters: Parameters) -> Ran:
-        return self._as_reader([_in_place(sql, parameters)])[0]
+        return self._run_all([_in_place(sql, parameters)])[0]
 
-    def _run_together(self, statements: Sequence[Statement]) -> list[Ran]:
-        return self._as_reader([_in_place(*statement) for statement in statements])
-
-    def _as_reader(self, statements: Sequence[tuple[str, Sequence[object]]]) -> list[Ran]:
+    def _run_all(self, statements: Sequence[tuple[str, Sequence[object]]]) -> list[Ran]:
         """Whatever fails ends the transaction, or goes back to a savepoint: both give the role back."""
-        return self._statements.run_together([self._narrowing, *statements, (postgres_scopes.WIDEN, ())])[
-            1:-1
-        ]
+        return super()._run_all([self._narrowing, *statements, (postgres_scopes.WIDEN, ())])[1:-1]
 
 
 def _in_place(sql: str, parameters: Parameters) -> tuple[str, Sequence[object]]:
@@ -169,9 +197,11 @@ class PostgresDatabase:
         self.seal: Seal = PLAIN
         self.row_security = RowSecurity()
         self._connections = connections
-        self._writers = ThreadPoolExecutor(writers, thread_name_prefix="postgres-writer")
+        # One more than lines, for what takes long.
+        self._writers = ThreadPoolExecutor(writers + 1, thread_name_prefix="postgres-writer")
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="postgres-reader")
-        self._lanes: dict[str, deque[_Operation]] = {}
+        self._line_count = 1
+        self._lines: dict[int, deque[_Operation]] = {}
         self._flushers: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._counter = Lock()
@@ -199,6 +229,8 @@ class PostgresDatabase:
         """
         database = cls(Connections(url, limits or Limits()), writers=writers, readers=readers)
         await database._start(lambda: database._prepare(now(), keys, reader_role))
+        if await database.answer_s() > NEAR_S:
+            database._line_count = writers
         return database
 
     @classmethod
@@ -233,16 +265,17 @@ class PostgresDatabase:
             await self.close()
             raise
 
-    async def write(self, work: Callable[[Transaction], T], *, lane: str = "") -> T:
-        """Run `work` and return its result once it is durable. Writes of one lane take effect in the order of the calls."""
+    async def write(self, work: Callable[[Transaction], T], *, key: str = "") -> T:
+        """Run `work` and return its result once it is durable. Writes with one key take effect in the order of the calls."""
         self._check_open()
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         operation = _Operation(work, future)
-        if lane in self._lanes:
-            self._lanes[lane].append(operation)
+        line = zlib.crc32(key.encode()) % self._line_count
+        if line in self._lines:
+            self._lines[line].append(operation)
         else:
-            self._lanes[lane] = deque([operation])
-            flusher = asyncio.create_task(self._flush(lane), name=f"postgres-lane-{lane}")
+            self._lines[line] = deque([operation])
+            flusher = asyncio.create_task(self._flush(line), name=f"postgres-line-{line}")
             self._flushers.add(flusher)
             flusher.add_done_callback(self._flushers.discard)
         return await future
@@ -269,6 +302,24 @@ class PostgresDatabase:
             return True
 
         return await self._in_thread(self._writers, run)
+
+    async def answer_s(self) -> float:
+        """Seconds until the server answers when it has nothing to do."""
+        self._check_open()
+
+        def ask() -> float:
+            with self._connections.lent() as connection:
+                began = time.perf_counter()
+                connection.statements.command("SELECT 1")
+                return time.perf_counter() - began
+
+        def run() -> float:
+            return min(ask() for _ in range(5))
+
+        try:
+            return await self._in_thread(self._readers, run)
+        except psycopg.Error as error:
+            raise translated(error, self.where) from error
 
     async def others(self) -> int:
         """How many more connections of Palaver's the database has: nodes, and commands beside them."""
@@ -317,9 +368,9 @@ class PostgresDatabase:
         result: T = outcome.result
         return result
 
-    async def _flush(self, lane: str) -> None:
-        """Commit a lane's operations until none is left."""
-        queue = self._lanes[lane]
+    async def _flush(self, line: int) -> None:
+        """Commit a line's operations until none is left."""
+        queue = self._lines[line]
         loop = asyncio.get_running_loop()
         while queue:
             batch = [queue.popleft() for _ in range(min(LARGEST_BATCH, len(queue)))]
@@ -331,15 +382,16 @@ class PostgresDatabase:
                     operation.future.set_result(operation.result)
                 else:
                     operation.future.set_exception(_presentable(operation.error))
-        del self._lanes[lane]
+        del self._lines[line]
 
     def _read(self, work: Callable[[Transaction], T]) -> T:
         for attempt in range(1, MOST_TRIES + 1):
             try:
                 with self._connections.lent() as connection:
-                    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", prepare=False)
-                    result = work(self._transaction(connection))
-                    connection.execute("ROLLBACK", prepare=False)
+                    result = work(
+                        self._transaction(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    )
+                    connection.statements.command("ROLLBACK")
                     return result
             except BaseException as error:
                 if not self._may_try_again(error, attempt):
@@ -401,21 +453,21 @@ class PostgresDatabase:
     def _transact(self, batch: list[_Operation], *, in_savepoints: bool = False) -> None:
         """Run operations in one transaction. Whatever it raises, nothing is stored, except with _OutcomeUnknown."""
         with self._connections.lent() as connection:
-            connection.execute("BEGIN", prepare=False)
-            tx = self._transaction(connection)
+            tx = self._transaction(connection, "BEGIN")
             for operation in batch:
                 operation.error = None
                 if in_savepoints:
                     _run_in_savepoint(connection, operation, tx)
                 else:
                     operation.result = operation.work(tx)
+            tx.settle()
             try:
-                committed = connection.execute("COMMIT", prepare=False)
+                done = connection.statements.command("COMMIT")
             except psycopg.Error as error:
                 if is_connection_lost(error, connection):
                     raise _OutcomeUnknown from error
                 raise
-            if committed.statusmessage != "COMMIT":  # work hid a statement's error; the server rolled back
+            if done != "COMMIT":  # work hid a statement's error; the server rolled back
                 raise RuntimeError(
                     "a failed statement was not reported, nothing of its transaction is stored"
                 )
@@ -483,8 +535,8 @@ class PostgresDatabase:
         except psycopg.Error as error:
             raise translated(error, self.where) from error
 
-    def _transaction(self, connection: Connection) -> PostgresTransaction:
-        return PostgresTransaction(connection, self.seal, self.row_security.role)
+    def _transaction(self, connection: Connection, begin: str) -> PostgresTransaction:
+        return PostgresTransaction(connection, self.seal, self.row_security.role, begin=begin)
 
     def _migrate_once(self, now: int) -> bool:
         """Run the next migration, if there is one, in a transaction of its own."""
@@ -564,14 +616,16 @@ def _presentable(error: BaseException) -> BaseException:
 
 def _run_in_savepoint(connection: Connection, operation: _Operation, tx: PostgresTransaction) -> None:
     """Run an operation so that its failure undoes only itself. Raises what concerns the whole transaction."""
-    connection.execute("SAVEPOINT operation")
+    tx.execute("SAVEPOINT operation")
     try:
         operation.result = operation.work(tx)
+        tx.settle()
         if connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
             raise RuntimeError("a failed statement was not reported, nothing of its transaction is stored")
     except BaseException as error:
         if is_race(error) or is_connection_lost(error, connection) or is_plan_outdated(error):
             raise
         operation.error = error
-        connection.execute("ROLLBACK TO operation")
-    connection.execute("RELEASE operation")
+        tx.forget_deferred()
+        tx.execute("ROLLBACK TO operation")
+    tx.execute("RELEASE operation")

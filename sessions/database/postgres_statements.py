@@ -2,7 +2,7 @@
 
 Owns the way from a statement and its values to a `Ran`, by the calls of libpq that psycopg exposes (`psycopg.pq`): a cursor for
 every statement costs more than all else that a turn does here. What values look like on the way is `postgres_values.py`, waiting
-with an end is `postgres_connections.py`. What runs once in a while, BEGIN and COMMIT too, goes by psycopg's own `execute`.
+with an end is `postgres_connections.py`. What runs once in a while goes by psycopg's own `execute`.
 """
 
 from collections.abc import Callable, Sequence
@@ -75,6 +75,13 @@ class Statements:
         for begin in range(0, len(sent), MOST_TOGETHER):
             ran += self._pipelined(sent[begin : begin + MOST_TOGETHER])
         return ran
+
+    def command(self, sql: str) -> str:
+        """Run what ends or begins something; gives what the server says it has done. Raises: psycopg.Error."""
+        connection = self._connection.pgconn
+        connection.send_query(sql.encode())
+        results = self._connection.wait(execute(connection))
+        return (_checked(results[0] if results else None).command_status or b"").decode()
 
     def _pipelined(self, statements: Sequence[tuple[str, _Values]]) -> list[Ran]:
         if len(self._prepared) >= MOST_PREPARED:

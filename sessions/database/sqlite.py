@@ -95,6 +95,9 @@ class SqliteTransaction:
             ran.append(Ran(cursor.rowcount, rows))
         return ran
 
+    def defer(self, sql: str, parameters: Parameters = {}) -> None:
+        self._run(sql, parameters)
+
     def _all(self, cursor: sqlite3.Cursor) -> list[Row]:
         found = cursor.fetchall()
         if not found:
@@ -258,7 +261,7 @@ class SqliteDatabase:
         database._leaves_a_log = is_alone
         return database
 
-    async def write(self, work: Callable[[Transaction], T]) -> T:
+    async def write(self, work: Callable[[Transaction], T], *, key: str = "") -> T:
         if self._writer is None:
             raise StoreUnavailable(
                 "this database was opened for reading", "Stop the daemon that owns it and try again."

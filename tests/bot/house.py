@@ -66,10 +66,10 @@ class SwitchedDatabase:
     def dialect(self) -> Any:
         return self._inner.dialect
 
-    async def write(self, work: Callable[[Transaction], T]) -> T:
+    async def write(self, work: Callable[[Transaction], T], *, key: str = "") -> T:
         if self.is_refusing:
             raise StoreUnavailable("no room left on the disk", "Free some space.")
-        return await self._inner.write(work)
+        return await self._inner.write(work, key=key)
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
         return await self._inner.read(work)

@@ -255,9 +255,9 @@ class SlowMarks:
             seen.append(mark)
             return real(*arguments, **named)
 
-        async def slow(work):
+        async def slow(work, **named):
             seen.clear()
-            result = await write(work)
+            result = await write(work, **named)
             if seen and self.is_armed:
                 self.is_armed = False
                 self.marked.set()

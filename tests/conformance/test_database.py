@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from config.names import AccountId
+from config.names import AccountId, PersonId
 from sessions import inbox
 from sessions.database import migrate
 from sessions.database.base import Database, Transaction
 from sessions.errors import SchemaTooNew, StoreError, StoreUnavailable
+from sessions.scope import PersonScope, within
 from tests.sessions.stores import DATABASES, Opener
 
 ACCOUNT = AccountId("telegram.main")
@@ -420,6 +421,66 @@ async def test_statements_that_go_together_each_give_their_own(database):
         await database.write(lambda tx: work(tx, f"y{number}"))  # noqa: B023 - as above
     rows = await database.read(lambda tx: tx.rows(find, {"account": ACCOUNT}))
     assert len(rows) == 14
+
+
+def defer(tx: Transaction, name: str, value: str = "x") -> None:
+    """As `put`, but nothing is asked of it, and a name that is there already is an error."""
+    tx.defer(
+        "INSERT INTO cursors (account, name, value, updated_at) VALUES (:account, :name, :value, 0)",
+        {"account": ACCOUNT, "name": name, "value": value},
+    )
+
+
+async def test_what_is_deferred_is_there_for_what_comes_after_it(database):
+    """A statement of which nothing is asked takes effect in its place, also before rows are read on somebody's behalf."""
+
+    def work(tx: Transaction) -> list[str | None]:
+        defer(tx, "a", "1")
+        seen = [got(tx, "a")]
+        defer(tx, "b", "2")
+        tx.execute("UPDATE cursors SET value = value || '!'")
+        defer(tx, "c", "3")
+        own = within(tx, PersonScope(PersonId("nobody")))
+        assert own.rows("SELECT id FROM sessions") == []
+        defer(tx, "d", "4")
+        return [*seen, got(tx, "a"), got(tx, "b"), got(tx, "c")]
+
+    assert await database.write(work) == ["1", "1!", "2!", "3"]
+    assert await database.read(lambda tx: got(tx, "d")) == "4"
+
+
+async def test_what_is_deferred_fails_with_its_work_alone(database):
+    """Its error is raised by the work it belongs to, whose effects are undone; those beside it stand."""
+    await database.write(lambda tx: put(tx, "taken", "first"))
+
+    def failing(tx: Transaction) -> None:
+        put(tx, "undone", "x")
+        defer(tx, "taken")
+
+    done = await asyncio.gather(
+        database.write(lambda tx: defer(tx, "before")),
+        database.write(failing),
+        database.write(lambda tx: defer(tx, "after")),
+        return_exceptions=True,
+    )
+    assert [done[0], done[2]] == [None, None]
+    assert "unique" in str(done[1]).lower()
+    for name, value in {"before": "x", "after": "x", "undone": None, "taken": "first"}.items():
+        assert await database.read(lambda tx: got(tx, name)) == value  # noqa: B023 - awaited in the loop
+
+
+async def test_work_that_fails_takes_what_it_deferred_along(database):
+    """Nothing that a failed operation put off is done by the one behind it."""
+
+    def failing(tx: Transaction) -> None:
+        defer(tx, "never")
+        raise ValueError("no")
+
+    done = await asyncio.gather(
+        database.write(failing), database.write(lambda tx: put(tx, "beside", "1")), return_exceptions=True
+    )
+    assert isinstance(done[0], ValueError)
+    assert await database.read(lambda tx: (got(tx, "never"), got(tx, "beside"))) == (None, "1")
 
 
 async def test_it_works_again_after_reopening(opener):

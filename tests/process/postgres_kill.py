@@ -52,7 +52,7 @@ class _Load:
             was_uncertain = False
             while True:
                 try:
-                    outcome = await database.write(partial(_take_in, message), lane=str(number))
+                    outcome = await database.write(partial(_take_in, message), key=str(number))
                 except StoreUnavailable as error:
                     if "may or may not" in error.reason:
                         was_uncertain = True

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+import sessions.database.postgres
 from sessions import inbox, lane
 from sessions.database.base import Transaction
 from sessions.database.postgres import PostgresDatabase
@@ -102,9 +103,7 @@ async def test_many_writes_while_the_server_is_down_do_not_wait_for_one_another(
 async def test_connections_that_died_while_idle_are_not_noticed(url):
     """A server that was restarted in a quiet hour: the next write and read work at the first try."""
     async with opened(url, writers=2, readers=2) as database:
-        await asyncio.gather(
-            *(database.write(lambda tx, n=n: put(tx, str(n)), lane=str(n)) for n in range(2))
-        )
+        await asyncio.gather(*(database.write(lambda tx, n=n: put(tx, str(n)), key=str(n)) for n in range(2)))
         await asyncio.gather(*(database.read(names) for _ in range(4)))
         for way in ("write", "read"):
             with psycopg.connect(url, autocommit=True) as other:
@@ -249,26 +248,45 @@ async def test_kill_9_of_the_server_under_load():
 # Other nodes
 
 
-async def test_lanes_run_beside_one_another_and_each_in_order(url):
-    """A slow write holds up its own lane alone."""
-    async with opened(url, writers=2) as database:
-        entered, may_go = threading.Event(), threading.Event()
+@contextlib.asynccontextmanager
+async def held_up(database: PostgresDatabase, key: str):
+    """While a write with that key does not end."""
+    entered, may_go = threading.Event(), threading.Event()
 
-        def slow(tx: Transaction) -> None:
-            put(tx, "slow")
-            entered.set()
-            assert may_go.wait(20)
+    def slow(tx: Transaction) -> None:
+        put(tx, "slow")
+        entered.set()
+        assert may_go.wait(20)
 
-        first = asyncio.create_task(database.write(slow, lane="a"))
-        assert await asyncio.to_thread(entered.wait, 20)
-        behind = asyncio.create_task(database.write(names, lane="a"))
-        try:
-            beside = await asyncio.wait_for(database.write(names, lane="b"), 20)
+    writing = asyncio.create_task(database.write(slow, key=key))
+    assert await asyncio.to_thread(entered.wait, 20)
+    try:
+        yield
+    finally:
+        may_go.set()
+        await writing
+
+
+async def test_writes_of_several_keys_are_done_side_by_side_where_the_server_is_far(url, monkeypatch):
+    """A slow write holds up those of its own key alone."""
+    monkeypatch.setattr(sessions.database.postgres, "NEAR_S", 0)
+    async with opened(url, writers=4) as database:
+        async with held_up(database, "a"):
+            behind = asyncio.create_task(database.write(names, key="a"))
+            beside = await asyncio.wait_for(database.write(names, key="b"), 20)
             assert not behind.done()
-        finally:
-            may_go.set()
-        await first
         assert (beside, await behind) == (set(), {"slow"})
+
+
+async def test_writes_stand_in_one_line_where_the_server_is_near(url, monkeypatch):
+    """Whatever their keys: what waits is done together."""
+    monkeypatch.setattr(sessions.database.postgres, "NEAR_S", 60)
+    async with opened(url, writers=4) as database:
+        before = database.commits
+        async with held_up(database, "a"):
+            behind = [asyncio.create_task(database.write(names, key=key)) for key in "abcd"]
+        assert [await one for one in behind] == [{"slow"}] * 4
+        assert database.commits == before + 2
 
 
 async def test_the_locks_of_a_frozen_node_end(url):

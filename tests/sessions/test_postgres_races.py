@@ -169,7 +169,7 @@ async def test_positions_are_given_in_the_order_of_the_commits(nodes):
 
     found = await asyncio.gather(
         *(
-            node.write(lambda tx, m=incoming(): work(m, tx), lane=str(number % 4))
+            node.write(lambda tx, m=incoming(): work(m, tx), key=str(number % 4))
             for number in range(30)
             for node in (nodes.one, nodes.two)
         )
@@ -227,7 +227,7 @@ async def test_many_claims_run_each_turn_once_and_one_at_a_time(nodes):
         while await node.read(lane.sessions_with_work):
             for session_id, positions in ran.items():
                 claim = await node.write(
-                    lambda tx, s=session_id: lane.claim(tx, s, NOW, context_messages=5), lane=beside
+                    lambda tx, s=session_id: lane.claim(tx, s, NOW, context_messages=5), key=beside
                 )
                 if claim is None:
                     continue
@@ -237,7 +237,7 @@ async def test_many_claims_run_each_turn_once_and_one_at_a_time(nodes):
                 positions.append(claim.position)
                 under_way.discard(session_id)
                 await node.write(
-                    lambda tx, c=claim: lane.finish(tx, c, "completed", NOW, answer="x"), lane=beside
+                    lambda tx, c=claim: lane.finish(tx, c, "completed", NOW, answer="x"), key=beside
                 )
 
     await asyncio.gather(*(work(node, beside) for node in (nodes.one, nodes.two) for beside in "ab"))
