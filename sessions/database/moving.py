@@ -166,7 +166,8 @@ def to_file(
     Raises: StoreUnavailable (the file is there already, no room, somebody works on the server), StoreCorrupt.
     """
     if target.exists() and not replaces:
-        raise StoreUnavailable(f"{target} exists already", "Choose another name, or add --force.")
+        hint = "Choose another name, or add --force." if is_backup else "Name a new file; it is made."
+        raise StoreUnavailable(f"{target} exists already", hint)
     with (
         _translated_server(url),
         backup._half(target) as half,  # noqa: SLF001 - the same kind of file, made in the same way
@@ -237,10 +238,12 @@ def _copy(old: End, new: Into, tables: Mapping[str, Sequence[str]], progress: Pr
     moved = []
     for table, columns in tables.items():
         read, written = _Sum(), _Sum()
-        new.load(table, columns, counted(old.rows(table, columns), read))
+        with contextlib.closing(old.rows(table, columns)) as rows:
+            new.load(table, columns, counted(rows, read))
         new.begin_after(table, old.highest_id(table))
-        for _ in counted(new.rows(table, columns), written):
-            pass
+        with contextlib.closing(new.rows(table, columns)) as rows:
+            for _ in counted(rows, written):
+                pass
         if read != written:
             raise StoreCorrupt(
                 f"the table {table} is not the same after the move: {read.rows} rows were read, {written.rows} are there",

@@ -6,7 +6,7 @@ is moved, and what is checked, is `moving.py`.
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -20,6 +20,7 @@ from sessions.database.postgres import PostgresTransaction
 from sessions.database.postgres_connections import Connection, Connections, Limits
 
 Values = tuple[Any, ...]
+Rows = Generator[Values, None, None]
 BATCH: Final = 2000
 
 _OWN: Final = frozenset({"statistics_buckets", "search_progress", "schema_version", "leases"})
@@ -36,7 +37,8 @@ class End(Protocol):
 
     def count(self, table: str) -> int: ...
 
-    def rows(self, table: str, columns: Sequence[str]) -> Iterator[Values]: ...
+    def rows(self, table: str, columns: Sequence[str]) -> Rows:
+        """To be closed by whoever does not read to the end, in the same thread."""
 
     def highest_id(self, table: str) -> int:
         """The highest id that was ever given out, though its row may be gone; 0 where there was none."""
@@ -78,7 +80,7 @@ class FileEnd:
     def count(self, table: str) -> int:
         return int(self._connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
 
-    def rows(self, table: str, columns: Sequence[str]) -> Iterator[Values]:
+    def rows(self, table: str, columns: Sequence[str]) -> Rows:
         yield from self._connection.execute(f"SELECT {', '.join(columns)} FROM {table} ORDER BY rowid")
 
     def highest_id(self, table: str) -> int:
@@ -144,7 +146,7 @@ class ServerEnd:
     def count(self, table: str) -> int:
         return int(self._all(f"SELECT COUNT(*) FROM {table}")[0][0])
 
-    def rows(self, table: str, columns: Sequence[str]) -> Iterator[Values]:
+    def rows(self, table: str, columns: Sequence[str]) -> Rows:
         order = " ORDER BY id" if self._sequence(table) else ""
         self._connection.execute(f"DECLARE moving CURSOR FOR SELECT {', '.join(columns)} FROM {table}{order}")
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import sqlite3
 
 import psycopg
@@ -150,8 +151,9 @@ async def test_a_target_with_something_in_it_is_refused(path, url, tmp_path):
         assert await exported(database) == before
     there = tmp_path / "there.db"
     there.write_text("precious")
-    with pytest.raises(StoreUnavailable, match="exists already"):
+    with pytest.raises(StoreUnavailable, match="exists already") as refusal:
         await move_to_file(url, there)
+    assert "--force" not in refusal.value.hint, "a move has no such option"
     assert there.read_text() == "precious"
 
 
@@ -220,6 +222,20 @@ async def test_an_interrupted_move_leaves_nothing(path, url, tmp_path, monkeypat
     with pytest.raises(CutOff):
         await move_to_file(url, tmp_path / "back.db")
     assert [file for file in tmp_path.iterdir() if file.name.startswith("back")] == []
+
+
+async def test_a_server_that_dies_in_the_middle_is_all_that_is_told(path, url, monkeypatch):
+    """The rows that were being read are let go of in the thread that read them; SQLite would complain of any other."""
+    await fill(path, turns=5)
+
+    def dying(self, name, columns, rows):
+        if next(rows, None) is not None:
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(stores.ServerEnd, "load", dying)
+    with pytest.raises(StoreUnavailable, match="was lost: server closed"):
+        await move_to_server(path, url)
+    gc.collect()
 
 
 async def test_one_who_leaves_in_time_does_not_stop_a_move(path, url, tmp_path):
