@@ -87,10 +87,10 @@ async def main() -> bool:
 def _create(message: Any) -> Callable[[Transaction], Any]:
     def create(tx: Transaction) -> Any:
         person = people.meet(tx, message, 1)
-        session, _ = lifecycle.resolve(
+        found = lifecycle.resolve(
             tx, message, person, "person", separate_threads=True, expire_after_ms=0, persona=None, now=1
         )
-        return session, person
+        return found.session, person
 
     return create
 

@@ -76,13 +76,14 @@ def _accept(tx: Transaction, message: Incoming, now: int) -> Claim:
         raise AssertionError
     inbox.hear(tx, message, now)
     person = people.meet(tx, message, now)
-    session, _ = lifecycle.resolve(
+    found = lifecycle.resolve(
         tx, message, person, "person", separate_threads=True, expire_after_ms=0, persona=None, now=now
     )
-    if lane.waiting(tx, session.id):
+    if found.waiting:
         raise AssertionError
+    recent = _hot.tail(found.session.id)
     return inbox.accept_and_claim(
-        tx, message, session, person, now, context_messages=CONTEXT, recent=_hot.tail(session.id)
+        tx, message, found.session, person, now, context_messages=CONTEXT, recent=recent
     )
 
 

@@ -20,12 +20,12 @@ from bot.catalogue import Catalogue
 from bot.commands import filters
 from config.names import AccountId, ChannelId, Json, PlatformMessageId, SessionId, TurnId
 from config.settings import AccountSettings, Settings
-from sessions import addresses, inbox, lane, lifecycle, outbox, people
+from sessions import addresses, inbox, lifecycle, outbox, people
 from sessions.database.base import Database, Transaction
 from sessions.errors import StoreError
 from sessions.hot import HotSessions
 from sessions.keys import choose_scope, session_key
-from sessions.models import Address, Claim, Incoming, Person, ReplyKind, Session
+from sessions.models import Address, Claim, Incoming, Person, ReplyKind
 from sessions.scope import ChannelScope, PersonScope
 from sessions.semantic import Encoder
 
@@ -280,17 +280,18 @@ class Gateway:
         *,
         may_claim: bool,
     ) -> _Taken:
-        session, is_new = self._resolve(tx, incoming, person, now)
+        resolved = self._resolve(tx, incoming, person, now)
+        session = resolved.session
         if session.status == "paused":
             return self._decline(
                 tx, message, incoming, person, policy.Decision("session_paused", "paused"), now
             )
-        waiting = lane.waiting(tx, session.id)
+        waiting = resolved.waiting
         if waiting >= self._settings.turns.max_waiting:
             decision = policy.Decision("queue_full", "queue_full")
             return self._decline(tx, message, incoming, person, decision, now, count=waiting)
         is_first = (
-            is_new
+            resolved.is_new
             and message.channel_kind == "direct"
             and self._must_greet(message.account)
             and inbox.is_first_contact(tx, incoming)
@@ -321,7 +322,7 @@ class Gateway:
             claim=claim,
             language=person.language,
             has_reply=has_greeting,
-            is_new_session=is_new,
+            is_new_session=resolved.is_new,
         )
 
     def _greet(self, tx: Transaction, inbox_id: int, person: Person, now: int) -> bool:
@@ -379,8 +380,8 @@ class Gateway:
             is_under_way=not outbox.is_message_settled(tx, incoming),
         )
 
-    def _resolve(self, tx: Transaction, incoming: Incoming, person: Person, now: int) -> tuple[Session, bool]:
-        """The live session that a message belongs to, made if there is none; and whether it was."""
+    def _resolve(self, tx: Transaction, incoming: Incoming, person: Person, now: int) -> lifecycle.Resolved:
+        """The live session that a message belongs to, made if there is none."""
         account = self._accounts[incoming.account]
         scope = policy.scope_for(self._settings, account, incoming.channel)
         return lifecycle.resolve(
@@ -416,7 +417,7 @@ class Gateway:
                 person=person,
                 key=key,
                 session=session,
-                begin=lambda: self._resolve(tx, incoming, person, now)[0],
+                begin=lambda: self._resolve(tx, incoming, person, now).session,
                 scope=ChannelScope(incoming.account, incoming.channel, thread)
                 if shared == "channel"
                 else PersonScope(person.id),

@@ -52,6 +52,18 @@ def waiting(tx: Transaction, session_id: SessionId, *, person_id: PersonId | Non
     return int(row["n"]) if row else 0
 
 
+def counting_under(key: str) -> Statement:
+    """Gives the unfinished turns of the live session under a key, as `n`."""
+    return (
+        (
+            "SELECT COUNT(*) AS n FROM turns WHERE session_id ="
+            " (SELECT id FROM sessions WHERE key = :key AND status IN ('active', 'paused'))"
+            " AND status IN ('queued', 'running')"
+        ),
+        {"key": key},
+    )
+
+
 def sessions_with_work(tx: Transaction) -> list[SessionId]:
     """Sessions that have queued turns, the longest waiting first."""
     return [

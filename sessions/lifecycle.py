@@ -12,7 +12,7 @@ from typing import Final, Literal
 import orjson
 
 from config.names import AccountId, ChannelId, PersonId, SessionId
-from sessions import outbox
+from sessions import lane, outbox
 from sessions.database.base import Row, Transaction, row_lock
 from sessions.errors import IllegalTransition, LostRace, SessionNotFound
 from sessions.keys import ARCHIVE_KEYS, session_key
@@ -62,6 +62,17 @@ class SessionEvent:
     person_id: PersonId | None
 
 
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The session of a message."""
+
+    session: Session
+    is_new: bool
+    """Whether it was made now."""
+    waiting: int
+    """Its unfinished turns."""
+
+
 def resolve(
     tx: Transaction,
     message: Incoming,
@@ -72,19 +83,24 @@ def resolve(
     expire_after_ms: int,
     persona: str | None,
     now: int,
-) -> tuple[Session, bool]:
-    """The live session a message belongs to, and whether it was made now. One idle for too long is expired first."""
+) -> Resolved:
+    """The live session a message belongs to. One idle for too long is expired first."""
     thread = message.thread if separate_threads else None
     key = session_key(scope, message.account, message.channel, thread, person.id)
-    row = tx.row(
-        "SELECT * FROM sessions WHERE key = :key AND status IN ('active', 'paused')" + row_lock(tx),
-        {"key": key},
+    found, unfinished = tx.together(
+        [
+            (
+                "SELECT * FROM sessions WHERE key = :key AND status IN ('active', 'paused')" + row_lock(tx),
+                {"key": key},
+            ),
+            lane.counting_under(key),  # once the row is locked, nobody queues another
+        ]
     )
-    if row is not None:
-        session = read_session(row)
+    if found.rows:
+        session = read_session(found.rows[0])
         idle_ms = expire_after_ms if session.expire_after_ms is None else session.expire_after_ms
         if idle_ms <= 0 or now - session.last_activity_at <= idle_ms:
-            return session, False
+            return Resolved(session, is_new=False, waiting=unfinished.rows[0]["n"])
         expire(tx, session, now)
     session_id = SessionId(new_id())
     inserted = tx.row(
@@ -106,7 +122,7 @@ def resolve(
         },
     )
     assert inserted is not None
-    return read_session(inserted), True
+    return Resolved(read_session(inserted), is_new=True, waiting=0)
 
 
 def find_live(tx: Transaction, key: str) -> Session | None:

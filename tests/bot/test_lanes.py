@@ -96,10 +96,11 @@ class Hall:
 
         def take(tx):
             person = people.meet(tx, message, 0)
-            session, _ = lifecycle.resolve(
+            found = lifecycle.resolve(
                 tx, message, person, "person", separate_threads=True, expire_after_ms=0, persona=None, now=0
             )
-            queued = inbox.accept(tx, message, session, person, 0, ahead=lane.waiting(tx, session.id))
+            session = found.session
+            queued = inbox.accept(tx, message, session, person, 0, ahead=found.waiting)
             claim = None
             if may_claim and queued.ahead == 0:
                 claim = lane.claim(tx, session.id, 0, context_messages=1)

@@ -50,7 +50,7 @@ def resolved(
 ) -> tuple[Session, Person, bool]:
     """The session and the person of a message, and whether the session is new."""
     person = people.meet(tx, message, now)
-    session, is_new = lifecycle.resolve(
+    found = lifecycle.resolve(
         tx,
         message,
         person,
@@ -60,7 +60,7 @@ def resolved(
         persona=persona,
         now=now,
     )
-    return session, person, is_new
+    return found.session, person, found.is_new
 
 
 def arrive(tx: Transaction, message: Incoming | None = None, **how: Any) -> QueuedTurn:
