@@ -65,7 +65,7 @@ _CONNECT_HINTS: Final = tuple(
         ),
         (
             r"\bSSL|certificate",
-            "sslmode in database_url demands TLS: it must offer it, with a certificate for that host from whom sslrootcert names.",
+            "sslmode in database_url demands TLS: the server must offer it, and its certificate must be for this host and trusted.",
         ),
         (r"too many (clients|connections)|connection slots", _FULL_HINT),
         (r"read-only|hot standby", "Name the primary in database_url, too: none of these takes anything in."),
