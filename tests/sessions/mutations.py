@@ -1,7 +1,8 @@
 """Breaks the store on purpose, one promise at a time, and asks whether the tests notice: `python -m tests.sessions.mutations`.
 
-Each break is made in a copy of the tree, in which the tests of `sessions/` then run on SQLite until the first fails. A break that
-nobody notices is a gap in the tests, and ends this script with 1. Arguments choose breaks by words of their names.
+Each break is made in a copy of the tree, in which the tests of `sessions/` then run on SQLite until the first fails, or those of
+PostgreSQL for what is done there alone. A break that nobody notices is a gap in the tests, and ends this script with 1. Arguments
+choose breaks by words of their names.
 """
 
 import re
@@ -44,6 +45,13 @@ class Break:
 
 MACHINE = ("tests/sessions/test_machine.py",)
 HOT = ("tests/sessions/test_hot.py",)
+POSTGRESQL = (
+    "tests/sessions/test_postgres_statements.py",
+    "tests/sessions/test_queue.py",
+    "tests/conformance/test_database.py",
+    "tests/sessions/test_postgres.py",
+    "tests/sessions/test_postgres_races.py",
+)
 
 BREAKS = (
     # durability
@@ -236,6 +244,42 @@ BREAKS = (
         "if False:  # somebody",
         MACHINE,
     ),
+    # PostgreSQL
+    Break(
+        "what follows a failure is taken for prepared",
+        "database/postgres_statements.py",
+        "prepared = new[key] = _Prepared(",
+        "prepared = self._prepared[key] = new[key] = _Prepared(",
+        POSTGRESQL,
+    ),
+    Break(
+        "what is deferred at the end is dropped",
+        "database/postgres.py",
+        '            tx.settle()\n            try:\n                done = connection.statements.command("COMMIT")',
+        '            try:\n                done = connection.statements.command("COMMIT")',
+        POSTGRESQL,
+    ),
+    Break(
+        "writes of one key are done side by side",
+        "database/postgres.py",
+        "line = zlib.crc32(key.encode()) % self._line_count",
+        "line = len(self._lines) % self._line_count",
+        POSTGRESQL,
+    ),
+    Break(
+        "a turn that somebody else has taken is ended",
+        "queue.py",
+        'return "DELETE FROM turn_queue WHERE msg_id = :id AND read_ct = :count", _values(held)',
+        'return "DELETE FROM turn_queue WHERE msg_id = :id AND :count > 0", _values(held)',
+        POSTGRESQL,
+    ),
+    Break(
+        "a turn that is held is taken",
+        "queue.py",
+        '" AND vt <= clock_timestamp() RETURNING msg_id, read_ct, message',
+        '" RETURNING msg_id, read_ct, message',
+        POSTGRESQL,
+    ),
 )
 
 
@@ -291,8 +335,11 @@ def _noticed_by(one: Break | None) -> str:
                 "no:cacheprovider",
                 "-p",
                 "no:randomly",
-                "-k",
-                "not postgresql and not postgres",
+                *(
+                    ()
+                    if one is not None and one.tests is POSTGRESQL
+                    else ("-k", "not postgresql and not postgres")
+                ),
                 *(one.tests if one is not None else TESTS),
             ],
             cwd=copy,

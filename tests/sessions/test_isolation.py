@@ -344,6 +344,8 @@ WITHOUT_SCOPE: Mapping[str, str] = {
     # by the key that the gateway makes of who wrote where
     "lifecycle.resolve": "makes the key from the very message and person it is for",
     "lifecycle.find_live": "by a key, which only its person's or channel's messages lead to",
+    "fleet.look": "names of nodes and numbers, for the operator",
+    "lane.counting_under": "by a key made of the message itself; a number",
     "lane.unfinished_sessions": "by such a key too; gives ids for a stop",
     "inbox.replace_text": "a message's own text, by (account, channel, message id) of its author's edit",
     # by a turn of the session itself
