@@ -15,7 +15,7 @@ from config.names import AccountId, ChannelId, PersonId, SessionId
 from sessions import lane, outbox
 from sessions.database.base import Row, Transaction, row_lock
 from sessions.errors import IllegalTransition, LostRace, SessionNotFound
-from sessions.keys import ARCHIVE_KEYS, session_key
+from sessions.keys import ARCHIVE_KEYS, is_archive, session_key
 from sessions.models import EndReason, Incoming, Person, Session, SessionScope, SessionStatus, new_id
 from sessions.scope import Scope, condition, within
 
@@ -195,6 +195,10 @@ def resume(
 
     Raises: IllegalTransition.
     """
+    if is_archive(session.key) and session.end_reason != "deleted":
+        raise IllegalTransition(
+            "a session from another program goes on in a copy: /sessions in a private chat begins one"
+        )
     other = find_live(tx, session.key)
     if other is not None and other.id != session.id:
         _move(tx, other, "end", "completed", now, by, why)

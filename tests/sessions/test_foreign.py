@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sessions import cleanup, history, invariants, lifecycle, search
 from sessions.database.sqlite import SqliteDatabase
-from sessions.errors import TransferError
+from sessions.errors import IllegalTransition, TransferError
 from sessions.scope import OperatorScope, PersonScope
 from sessions.transfer import foreign, importing
 from tests.sessions import records as made
@@ -191,6 +191,16 @@ async def test_the_clean_up_leaves_it_alone(database, ada, document):
     after = later + cleanup.REMOVED_AFTER_MS + 1
     assert await database.write(lambda tx: cleanup.clean_up(tx, after, **rules)) == 1
     assert len(await archive(database, ada)) == done.sessions - 1
+
+
+async def test_it_is_not_made_the_live_one(database, ada):
+    """No message leads to it, so it would only be taken for idle and removed; it goes on in a copy. Once deleted, it can come back."""
+    await bring(database, OPENAI, ada)
+    (brought,) = await archive(database, ada)
+    with pytest.raises(IllegalTransition, match="goes on in a copy"):
+        await database.write(lambda tx: lifecycle.resume(tx, brought, made.NOW))
+    gone = await database.write(lambda tx: lifecycle.delete(tx, brought, made.NOW))
+    assert (await database.write(lambda tx: lifecycle.resume(tx, gone, made.NOW))).status == "active"
 
 
 async def test_it_is_in_nobody_elses_archive(database, ada):
