@@ -19,6 +19,7 @@ from config.names import AccountId, ChannelId, PersonId
 from sessions import contents, history, lane, lifecycle, search, semantic, statistics, terms
 from sessions.database.base import Transaction
 from sessions.errors import SessionNotFound
+from sessions.keys import archive_key, is_archive
 from sessions.models import Session
 from sessions.scope import ChannelScope, OperatorScope, PersonScope, Scope, SessionOnly
 from sessions.search import SearchQuery
@@ -73,6 +74,10 @@ def populate(tx: Transaction) -> World:
     for number, session in enumerate(list(made.values())):
         if number % 5 == 0:
             made[session.id] = lifecycle.end(tx, session, "reset", NOW)
+            if session.person_id is not None and number % 10 == 0:
+                key = archive_key("openai", session.id, session.person_id)
+                tx.execute("UPDATE sessions SET key = :key WHERE id = :id", {"key": key, "id": session.id})
+                made[session.id] = lifecycle.find(tx, session.id, OperatorScope())
         elif number % 5 == 1:
             made[session.id] = lifecycle.delete(tx, session, NOW)
     while unread := semantic.pending(tx):
@@ -202,6 +207,13 @@ WAYS: Mapping[str, tuple[Way, ...]] = {
         lambda tx, _world, asked, scope: [
             one.id for one in lifecycle.list_sessions(tx, scope, key=asked.key, id_end=asked.id[-6:])
         ],
+        lambda tx, _world, asked, scope: [
+            one.id
+            for one in lifecycle.list_sessions(
+                tx, scope, key="" if is_archive(asked.key) else asked.key, with_archive=True
+            )
+            if one.id == asked.id or not is_archive(one.key)
+        ],
     ),
     "lifecycle.events": (
         lambda tx, _world, asked, scope: [asked.id for _ in lifecycle.events(tx, asked.id, scope)],
@@ -325,6 +337,8 @@ WITHOUT_SCOPE: Mapping[str, str] = {
     "history.find_inbox": "rows of the inbox by what `palaver why` was given; no word of what was said",
     "summaries.summarised_sessions": "ids of sessions with summaries, for the operator",
     "invariants.of": "the checks of `palaver verify`, which give numbers and ids",
+    "fleet.look": "how many turns and replies wait; numbers and nodes' names",
+    "lane.counting_under": "how many turns wait under a key; a number",
     "cleanup.clean_up": "touches sessions whosoever, and gives a number",
     "cleanup.due": "the same, only counting",
     "cleanup.purge": "removes a session that is due; gives nothing",
