@@ -6,11 +6,13 @@ server is away hears the reason at once, and the first who asks when it is back 
 
 import contextlib
 import functools
+import ssl
 import threading
 import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -33,6 +35,12 @@ T = TypeVar("T")
 
 OLDEST_SERVER: Final = 140_000
 _IDLE_KEPT_S: Final = 300.0
+_ROOTS: Final = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+)
+"""Where systems keep the certificates that they trust, if Python does not know it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +102,7 @@ class Connections:
             "keepalives_interval": max(1, cut_s // 3),
             "keepalives_count": 2,
             "tcp_user_timeout": cut_s * 1000,
-            **given,
+            **_with_system_roots(given),
             "client_encoding": "UTF8",
         }
         self._limits = limits
@@ -250,6 +258,18 @@ def _rolled_back(connection: psycopg.Connection[Any]) -> bool:
     except psycopg.Error:
         return False
     return connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+
+
+def _with_system_roots(given: dict[str, Any]) -> dict[str, Any]:
+    """`sslrootcert=system` as the file of this machine: the OpenSSL that comes with psycopg looks where it was built.
+
+    A weaker `sslmode` beside it stays as it is, for libpq refuses that.
+    """
+    if given.get("sslrootcert") != "system" or given.get("sslmode", "verify-full") != "verify-full":
+        return given
+    known = (ssl.get_default_verify_paths().cafile, *_ROOTS)
+    file = next((each for each in known if each and Path(each).is_file()), "system")
+    return {**given, "sslmode": "verify-full", "sslrootcert": file}
 
 
 def _place(given: dict[str, Any]) -> str:

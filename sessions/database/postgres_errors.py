@@ -64,6 +64,10 @@ _CONNECT_HINTS: Final = tuple(
             "Make it (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0), or correct its name in database_url.",
         ),
         (
+            r"root certificate file",
+            "Add sslrootcert=system to database_url, for the certificates that this machine trusts, or name a file there.",
+        ),
+        (
             r"\bSSL|certificate",
             "sslmode in database_url demands TLS: the server must offer it, and its certificate must be for this host and trusted.",
         ),
