@@ -378,10 +378,9 @@ def test_the_manifests_fit_together():
         volume["name"] for volume in pod["volumes"]
     }
     assert pod["volumes"][0]["configMap"]["name"] == found["ConfigMap"]["metadata"]["name"]
-    assert (
-        container["args"][-1]
-        == f"{container['volumeMounts'][0]['mountPath']}/{next(iter(found['ConfigMap']['data']))}"
-    )
+    [key] = found["ConfigMap"]["data"]
+    assert f"{container['volumeMounts'][0]['mountPath']}/{key}" == str(SYSTEM_CONFIG)
+    assert "args" not in container
     assert pod["terminationGracePeriodSeconds"] > DRAIN_S
     assert pod["securityContext"]["runAsUser"] == 10001
 
@@ -390,7 +389,7 @@ def test_the_manifests_settings_are_ours(monkeypatch):
     """The file and the variables load without a mistake, and the probes ask where the server then listens."""
     found = manifests()
     monkeypatch.chdir(ROOT)
-    values = tomllib.loads(found["ConfigMap"]["data"]["palaver.toml"])
+    values = tomllib.loads(found["ConfigMap"]["data"][SYSTEM_CONFIG.name])
     values["database_url"] = found["Secret"]["stringData"]["PALAVER_DATABASE_URL"]
     settings = Settings.model_validate(values)
     [container] = found["Deployment"]["spec"]["template"]["spec"]["containers"]
@@ -432,6 +431,19 @@ def test_the_unit_restarts_what_may_pass():
 def test_the_unit_waits_longer_than_the_drain():
     """systemd does not kill while running turns may still finish."""
     assert int(unit()["TimeoutStopSec"][0]) > DRAIN_S
+
+
+def test_the_unit_and_the_commands_find_the_same_settings():
+    """One file, where a command looks that is told nothing, and no variable of the unit's own that would win over it."""
+    service = unit()
+    assert service["ExecStart"] == [f"/opt/palaver/bin/palaver run --config {SYSTEM_CONFIG}"]
+    assert not any(value.startswith("PALAVER_") for value in service["Environment"])
+    page = text("docs/howto/systemd.md")
+    [shown] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert f"`{SYSTEM_CONFIG}`" in page
+    assert (
+        tomllib.loads(shown)["database_url"] == f"sqlite:///var/lib/{service['StateDirectory'][0]}/palaver.db"
+    )
 
 
 def test_the_unit_is_hardened():
