@@ -337,7 +337,6 @@ WITHOUT_SCOPE: Mapping[str, str] = {
     "history.find_inbox": "rows of the inbox by what `palaver why` was given; no word of what was said",
     "summaries.summarised_sessions": "ids of sessions with summaries, for the operator",
     "invariants.of": "the checks of `palaver verify`, which give numbers and ids",
-    "fleet.look": "how many turns and replies wait; numbers and nodes' names",
     "cleanup.clean_up": "touches sessions whosoever, and gives a number",
     "cleanup.due": "the same, only counting",
     "cleanup.purge": "removes a session that is due; gives nothing",
