@@ -130,7 +130,7 @@ def test_command_lines_are_looked_at():
     found = [" ".join(words) for name in NAMES for words in palaver_lines(name)]
     assert "why telegram.main 8841 1207" in found
     assert "sessions list --status active" in found
-    assert "backup --force /var/lib/palaver/backup.db" in found
+    assert "stats --platform telegram" in found
 
 
 def settings_paths():
