@@ -496,6 +496,7 @@ class PostgresDatabase:
             with self._connections.lent() as connection:
                 connection.execute("BEGIN")
                 connection.execute("SELECT pg_advisory_xact_lock($1)", [_MIGRATION_LOCK])
+                postgres_scopes.check_whole(connection, self.where)
                 if keys is not None:
                     self.seal = begin_seal(PostgresTransaction(connection), keys, now)
                 self.row_security = postgres_scopes.set_up(connection, reader_role)
@@ -531,6 +532,7 @@ class PostgresDatabase:
         self.seal = self._read(look) or PLAIN
         try:
             with self._connections.lent() as connection:
+                postgres_scopes.check_whole(connection, self.where)
                 self.row_security = postgres_scopes.look(connection, reader_role)
         except psycopg.Error as error:
             raise translated(error, self.where) from error

@@ -11,6 +11,7 @@ from typing import Any, Final
 import psycopg
 
 from sessions.database.base import RowSecurity
+from sessions.errors import StoreUnavailable
 
 SETTINGS: Final = ("scope_person", "scope_session", "scope_account", "scope_channel", "scope_thread")
 """What tells the policies who reads, as `palaver.…`; all are set each time, so that nothing stays of the one before."""
@@ -80,6 +81,23 @@ def look(connection: psycopg.Connection[Any], role: str | None = None) -> RowSec
     if held is None or not held["is_held"]:
         return RowSecurity(None, f"the role {role} is a superuser, owns the tables or bypasses row security")
     return RowSecurity(role)
+
+
+def check_whole(connection: psycopg.Connection[Any], where: str) -> None:
+    """Make sure that what we read ourselves is all there is: row security says nothing of what it hides.
+
+    Raises: StoreUnavailable.
+    """
+    hidden = connection.execute(
+        "SELECT pg_get_userbyid(relowner) AS owner, current_user AS us FROM pg_class"
+        " WHERE relnamespace = to_regnamespace(current_schema()) AND relrowsecurity AND row_security_active(oid) LIMIT 1"
+    ).fetchone()
+    if hidden is not None:
+        owner, us = hidden["owner"], hidden["us"]
+        raise StoreUnavailable(
+            f"row security of {where} hides the rows of {owner} from {us}",
+            f"Connect as {owner}, or make {us} the owner of all tables.",
+        )
 
 
 def _own_name(connection: psycopg.Connection[Any]) -> str:

@@ -15,7 +15,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from sessions import queue
-from sessions.database import migrate
+from sessions.database import migrate, postgres_scopes
 from sessions.database.postgres import PostgresTransaction
 from sessions.database.postgres_connections import Connection, Connections, Limits
 
@@ -234,6 +234,7 @@ def server(url: str, *, is_read_only: bool) -> Iterator[ServerEnd]:
             level = "REPEATABLE READ READ ONLY" if is_read_only else "READ COMMITTED"
             connection.execute(f"BEGIN ISOLATION LEVEL {level}")
             try:
+                postgres_scopes.check_whole(connection, connections.where)
                 yield ServerEnd(connection, connections.where)
             finally:
                 if not connection.closed:

@@ -5,12 +5,14 @@ import asyncio
 import psycopg
 import pytest
 
+from sessions.database import moving
 from sessions.database.postgres import PostgresDatabase
 from sessions.database.postgres_errors import unreachable
 from sessions.errors import NothingStored, StoreUnavailable
 from tests import postgres
 from tests.fakes.pooling import Pooler
 from tests.fakes.severing import SeveringRelay
+from tests.sessions.records import arrive, count
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -165,3 +167,31 @@ async def test_a_pooler_that_keeps_connections_apart_is_none_of_our_business():
                 assert await database.others() == 1
         finally:
             await database.close()
+
+
+async def test_somebody_from_whom_row_security_hides_everything_is_refused(url, tmp_path):
+    """A user with every right who owns nothing would see an empty database: no start, and above all no empty backup."""
+    database = await PostgresDatabase.open(url)
+    await database.write(arrive)
+    await database.close()
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute("CREATE ROLE palaver_guest LOGIN")
+        guest = url.replace("//postgres@", "//palaver_guest@")
+        try:
+            for schema in ("public", "pgmq"):
+                other.execute(f"GRANT ALL ON SCHEMA {schema} TO palaver_guest")
+                other.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO palaver_guest")
+            told = [await refusal(guest), await refusal(guest, beside=True)]
+            with pytest.raises(StoreUnavailable) as raised:
+                await asyncio.to_thread(moving.to_file, guest, tmp_path / "copy.db", is_backup=True)
+            for each in (*told, raised.value):
+                assert "hides the rows of postgres from palaver_guest" in each.reason
+                assert "Connect as postgres" in each.hint
+            assert list(tmp_path.iterdir()) == []
+            other.execute("ALTER ROLE palaver_guest BYPASSRLS")
+            beside = await PostgresDatabase.open_beside(guest)
+            assert await beside.read(lambda tx: count(tx, "turns")) == 1
+            await beside.close()
+        finally:
+            other.execute("DROP OWNED BY palaver_guest")
+            other.execute("DROP ROLE palaver_guest")
