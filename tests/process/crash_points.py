@@ -226,6 +226,8 @@ async def survey(
                 whole = await Scenario(people, nursery, folder / "whole", url=url, timeout_s=timeout_s).play()
         if whole.crashed or whole.violations:
             raise AssertionError(f"it does not work even without a crash: {whole.violations}")
+        if not whole.commits:
+            raise AssertionError("no commit was seen: the trap is not where commits are")
         # How operations share a commit is a matter of timing, so some runs have a few more.
         numbers = range(random.randint(1, every), whole.commits + 4, every)
         result = Survey(whole.commits, [(side, number) for number in numbers for side in ("after", "before")])

@@ -19,8 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
+from sessions.database.postgres_statements import Statements
 from sessions.database.sqlite import SqliteDatabase
 
 _LATE = ("httpcore", "uvicorn.lifespan.off", "uvicorn.protocols.http.h11_impl", "anyio._backends._asyncio")
@@ -60,22 +59,22 @@ def arm() -> None:
 
 def _arm_server(before: int, after: Callable[[int], None]) -> None:
     """The same for a database on a server, where several threads commit, and more than one pool of connections."""
-    execute = psycopg.Connection.execute
+    command = Statements.command
     begun = itertools.count(1)
     ended = itertools.count(1)
     one_at_a_time = threading.Lock()
 
-    def execute_trapped(self: Any, query: Any, *arguments: Any, **named: Any) -> Any:
-        if query != "COMMIT" or named.get("prepare") is not False:  # only a writer's COMMIT is sent so
-            return execute(self, query, *arguments, **named)
+    def command_trapped(self: Statements, sql: str) -> str:
+        if sql != "COMMIT":
+            return command(self, sql)
         if next(begun) == before:
             os.kill(os.getpid(), signal.SIGKILL)
-        done = execute(self, query, *arguments, **named)
+        done = command(self, sql)
         with one_at_a_time:
             after(next(ended))
         return done
 
-    psycopg.Connection.execute = execute_trapped  # type: ignore[method-assign]  # the trap
+    Statements.command = command_trapped  # type: ignore[method-assign]  # the trap
 
 
 class _Trapped:
