@@ -44,7 +44,7 @@ import structlog
 from sessions.database import migrate, postgres_scopes
 from sessions.database.base import Parameters, Ran, Row, RowSecurity, Seal, Statement, Transaction
 from sessions.database.parameters import in_order, numbered
-from sessions.database.postgres_connections import Connection, Connections, Limits
+from sessions.database.postgres_connections import OURS, Connection, Connections, Limits
 from sessions.database.postgres_errors import (
     NO_SCHEMA,
     NO_SCHEMA_HINT,
@@ -328,8 +328,7 @@ class PostgresDatabase:
         def run() -> int:
             with self._connections.lent() as connection:
                 row = connection.execute(
-                    "SELECT COUNT(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND usename = session_user"
-                    " AND application_name = current_setting('application_name') AND pid <> ALL (CAST($1 AS int[]))",
+                    f"SELECT COUNT(*) AS n FROM pg_stat_activity WHERE {OURS} AND pid <> ALL (CAST($1 AS int[]))",
                     [self._connections.processes()],
                 ).fetchone()
             return int(row["n"]) if row is not None else 0

@@ -34,6 +34,8 @@ from sessions.errors import StoreUnavailable
 T = TypeVar("T")
 
 OLDEST_SERVER: Final = 140_000
+OURS: Final = "datname = current_database() AND usename = session_user AND application_name LIKE 'palaver%'"
+"""The condition on `pg_stat_activity` for connections of Palaver's to this database."""
 _IDLE_KEPT_S: Final = 300.0
 _ROOTS: Final = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -97,12 +99,13 @@ class Connections:
         cut_s = max(3, round(limits.cut_network_s))
         self._arguments: dict[str, Any] = {
             "connect_timeout": max(2, round(limits.connect_s)),
-            "application_name": "palaver",
             "keepalives_idle": max(1, cut_s // 3),
             "keepalives_interval": max(1, cut_s // 3),
             "keepalives_count": 2,
             "tcp_user_timeout": cut_s * 1000,
             **_with_system_roots(given),
+            # The rest is the operator's, or a pooler adds it: who counts us goes by the beginning.
+            "application_name": f"palaver {given.get('application_name', '')}".rstrip(),
             "client_encoding": "UTF8",
         }
         self._limits = limits

@@ -17,7 +17,7 @@ from psycopg.rows import tuple_row
 from sessions import queue
 from sessions.database import migrate, postgres_scopes
 from sessions.database.postgres import PostgresTransaction
-from sessions.database.postgres_connections import Connection, Connections, Limits
+from sessions.database.postgres_connections import OURS, Connection, Connections, Limits
 
 Values = tuple[Any, ...]
 Rows = Generator[Values, None, None]
@@ -202,10 +202,7 @@ class ServerEnd:
         # Within one transaction the view would show for ever what it showed first.
         self._all("SELECT pg_stat_clear_snapshot()")
         return int(
-            self._all(
-                "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                " AND application_name = current_setting('application_name') AND usename = session_user"
-            )[0][0]
+            self._all(f"SELECT COUNT(*) FROM pg_stat_activity WHERE {OURS} AND pid <> pg_backend_pid()")[0][0]
         )
 
     def _sequence(self, table: str) -> str | None:
