@@ -18,7 +18,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -254,6 +254,19 @@ def fresh_database() -> Iterator[str]:
     yield with_database(server_url(), name)
     _empty(name)
     _emptied.append(name)
+
+
+def keep(url: str) -> Callable[[], None]:
+    """Keep a database as it is now; gives what puts it back. Whoever is connected is cut off."""
+    name = urlsplit(url).path.removeprefix("/")
+    _administer(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    kept = _create(name)
+
+    def put_back() -> None:
+        _drop(name)
+        _administer(f'CREATE DATABASE "{name}" ENCODING \'UTF8\' TEMPLATE "{kept}"')
+
+    return put_back
 
 
 @contextlib.contextmanager
