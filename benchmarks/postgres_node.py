@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from bot import collector
-from bot.app import App, open_database
+from bot.app import App
+from bot.stores import open_database
 from config import logging as logs
 from config.names import AccountId
 from config.settings import LogSettings, NodeSettings, Settings, TurnSettings

@@ -19,7 +19,7 @@ import httpx2
 from adapters import registry
 from adapters.errors import StartError, Unreachable
 from adapters.registry import AdapterUnavailable
-from bot import app
+from bot import app, stores
 from bot.agents.base import AgentError
 from bot.reports import counted
 from bot.web.app import PortTaken
@@ -59,7 +59,7 @@ async def examine(loaded: Loaded) -> list[Finding]:
     findings = [Finding(True, "config", str(loaded.config_file or "no file; environment and defaults"))]
     findings += [Finding(True, "config", notice) for notice in loaded.notices]
     findings += [Finding(False, "packages", clash) for clash in report.name_clashes()]
-    if app.is_sqlite(settings.database_url):
+    if stores.is_sqlite(settings.database_url):
         findings.append(await _file(loaded))
     else:
         findings += await _server(loaded)
@@ -111,7 +111,7 @@ async def _model(settings: Settings) -> Finding:
 
 
 async def _file(loaded: Loaded) -> Finding:
-    path = app.sqlite_path(loaded.settings.database_url)
+    path = stores.sqlite_path(loaded.settings.database_url)
     if not path.exists():
         above = next((folder for folder in path.parents if folder.exists()), Path("/"))
         if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
@@ -123,7 +123,7 @@ async def _file(loaded: Loaded) -> Finding:
             )
         return Finding(True, "database", f"{path} will be made at the first start")
     try:
-        database = await app.open_beside(loaded.settings)
+        database = await stores.open_beside(loaded.settings)
         try:
             damage = await database.read(lambda tx: tx.row("PRAGMA integrity_check(1)"))
             free = database.free_bytes()
@@ -153,7 +153,7 @@ async def _file(loaded: Loaded) -> Finding:
 async def _server(loaded: Loaded) -> list[Finding]:
     """What a database server says of itself, how far away it is, and which nodes work there."""
     try:
-        database = await app.open_beside(loaded.settings)
+        database = await stores.open_beside(loaded.settings)
         try:
             started = time.monotonic()
             about = await database.read(

@@ -15,8 +15,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from bot import app as daemon
-from bot import moving_cli, shell
+from bot import moving_cli, shell, stores
 from bot import retention as forgetting
 from bot.reports import counted, escaped, removed
 from bot.shell import UNAVAILABLE, USAGE, ConfigOption, JsonOption, progress_bar
@@ -124,7 +123,7 @@ async def _searched(database: Database, settings: Settings, pieces: Sequence[str
     from sessions.database import traces
 
     with progress_bar("Searching") as bar:
-        path = daemon.sqlite_path(settings.database_url)
+        path = stores.sqlite_path(settings.database_url)
         found = await asyncio.to_thread(lambda: traces.find(path, pieces, progress=bar))
     said = [piece for piece in found[path] if await database.read(partial(erasure.is_said, piece=piece))]
     return {
@@ -175,14 +174,14 @@ def rotate(
         with progress_bar("Rotating") as bar:
             return await sealing.rotate(
                 database,
-                daemon.encryption_keys(loaded.settings),
+                stores.encryption_keys(loaded.settings),
                 shell.now(),
                 is_off=off,
                 progress=lambda _table, changed: bar(changed, 0),
             )
 
     async def work() -> int:
-        if not daemon.is_sqlite(loaded.settings.database_url):
+        if not stores.is_sqlite(loaded.settings.database_url):
             # Before it is opened for writing: from then on it counts as encrypted.
             await shell.beside(loaded, check_alone)
         return int(await shell.owning(loaded, rotate_all))
@@ -214,7 +213,7 @@ def backup(
     from sessions.database import backup as files
 
     async def work() -> Any:
-        source = daemon.sqlite_path(loaded.settings.database_url)
+        source = stores.sqlite_path(loaded.settings.database_url)
         with progress_bar("Copying") as bar:
             return await asyncio.to_thread(
                 lambda: files.backup(source, file, replaces=force, progress=lambda share: bar(share, 1))
@@ -245,7 +244,7 @@ def restore(
     from sessions.database import backup as files
 
     async def work() -> Any:
-        target = daemon.sqlite_path(loaded.settings.database_url)
+        target = stores.sqlite_path(loaded.settings.database_url)
         with progress_bar("Restoring") as bar:
             return await asyncio.to_thread(
                 lambda: files.restore(file, target, progress=lambda share: bar(share, 1))
@@ -304,7 +303,7 @@ def verify(config: ConfigOption = None, as_json: JsonOption = False) -> None:
             typer.echo(
                 f"{'ok ' if verdict.holds else 'BAD'}  {verdict.claim}{'' if verdict.holds else examples}"
             )
-        if not damage and daemon.is_sqlite(
+        if not damage and stores.is_sqlite(
             loaded.settings.database_url
         ):  # a server looks after its own files
             typer.echo("ok   the file is sound")

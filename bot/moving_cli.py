@@ -13,8 +13,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from bot import app as daemon
-from bot import shell
+from bot import shell, stores
 from bot.reports import counted
 from bot.shell import USAGE, ConfigOption, JsonOption, progress_bar
 from config.settings import Settings
@@ -44,7 +43,7 @@ def migrate(
         return
 
     async def work() -> None:
-        database = await daemon.open_database(loaded.settings)
+        database = await stores.open_database(loaded.settings)
         await database.close()
 
     shell.finish(work())
@@ -109,7 +108,7 @@ def restore_server(loaded: Loaded, file: Path, *, force: bool, as_json: bool) ->
 
 def _move(loaded: Loaded, source: str, target: str, *, as_json: bool) -> None:
     for name, url in (("--from", source), ("--to", target)):
-        if not (is_server(url) or daemon.is_sqlite(url)):
+        if not (is_server(url) or stores.is_sqlite(url)):
             shell.fail(USAGE, f"migrate: {name} is no database.", "Write sqlite:///… or postgresql://…")
     if is_server(source) == is_server(target):
         shell.fail(
@@ -145,11 +144,11 @@ def _mover(settings: Settings, source: str, target: str) -> Callable[[Callable[[
         return lambda progress: moving.to_server(
             _existing(source), target, reader_role=settings.store.reader_role, progress=progress
         )
-    return lambda progress: moving.to_file(source, daemon.sqlite_path(target), progress=progress)
+    return lambda progress: moving.to_file(source, stores.sqlite_path(target), progress=progress)
 
 
 def _existing(url: str) -> Path:
-    path = daemon.sqlite_path(url)
+    path = stores.sqlite_path(url)
     if not path.exists():
         raise StoreUnavailable(f"there is no database at {path}", "Check --from.")
     return path

@@ -18,7 +18,7 @@ import structlog
 import typer
 
 from adapters.registry import AdapterUnavailable
-from bot import app as daemon
+from bot import stores
 from bot.catalogue import CatalogueError
 from bot.web.app import PortTaken
 from config import logging as logs
@@ -79,7 +79,7 @@ def load(
 async def beside(loaded: Loaded, work: Callable[[Database], Coroutine[Any, Any, Any]]) -> Any:
     """Read the database, whether or not a daemon owns it."""
     quiet()
-    database = await daemon.open_beside(loaded.settings)
+    database = await stores.open_beside(loaded.settings)
     try:
         return await work(database)
     finally:
@@ -92,11 +92,11 @@ async def owning(
     """Change the database. Raises: StoreUnavailable, with what to do, while a daemon owns it, or if there is none to change."""
     quiet()
     url = loaded.settings.database_url
-    if not may_be_new and daemon.is_sqlite(url) and not (path := daemon.sqlite_path(url)).exists():
+    if not may_be_new and stores.is_sqlite(url) and not (path := stores.sqlite_path(url)).exists():
         raise StoreUnavailable(
             f"there is no database at {path} yet", "Start the daemon once, or check database_url."
         )
-    database = await daemon.open_database(loaded.settings)
+    database = await stores.open_database(loaded.settings)
     try:
         return await work(database)
     finally:
@@ -105,9 +105,9 @@ async def owning(
 
 def database_place(database_url: str) -> str:
     """Where the database is, as people read it: `~/palaver.db (new)`, or a server's address without its password."""
-    if not daemon.is_sqlite(database_url):
+    if not stores.is_sqlite(database_url):
         return redact_url(database_url)
-    path = daemon.sqlite_path(database_url)
+    path = stores.sqlite_path(database_url)
     return in_home(path) + ("" if path.exists() else " (new)")
 
 

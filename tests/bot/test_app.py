@@ -11,8 +11,9 @@ from structlog.testing import capture_logs
 
 from adapters.memory import MemoryAdapter
 from bot.agents.llm import loading
-from bot.app import TERMINAL, App, accounts_of, check, make_agent, open_database, serve, sqlite_path
+from bot.app import TERMINAL, App, accounts_of, check, make_agent, serve
 from bot.catalogue import CatalogueError
+from bot.stores import open_database, sqlite_path
 from bot.web.app import PortTaken
 from config.errors import ConfigError
 from config.names import AccountId

@@ -7,7 +7,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from bot import doctor, shell, story
-from bot.app import App, accounts_of, open_beside, open_database, sqlite_path
+from bot.app import App, accounts_of
+from bot.stores import open_beside, open_database, sqlite_path
 from config import report
 from config.names import AccountId
 from config.settings import Settings
