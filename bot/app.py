@@ -181,9 +181,9 @@ class App:
         self.upkeep = Upkeep(database, encoder=encoder, hot=self.hot, now=now)
         self.web: WebServer | None = None
         if settings.http.enabled:
-            # Whoever does not hear the account just now answers 503, and the platform comes again: its messages stay in order.
-            hears = "intake" in self.roles
-            routes = [route for adapter in self.adapters.values() for route in adapter.routes if hears]
+            # Whoever does not hear the account just now, or never does, answers 503: a proxy asks the next node then, and the
+            # platform comes again, so its messages stay in order.
+            routes = [route for adapter in self.adapters.values() for route in adapter.routes]
             self.web = WebServer(
                 build(self.health, self.telemetry, routes, max_body_bytes=settings.http.max_body_bytes),
                 settings.http,
