@@ -15,8 +15,10 @@ import typer
 
 from bot import app as daemon
 from bot import reports, shell
+from bot.naming import PersonOption, person_named
+from bot.session_cli import SessionOption, session_named
 from bot.shell import NOT_FOUND, USAGE, ConfigOption, JsonOption
-from config.names import AccountId, PersonId, SessionId
+from config.names import AccountId
 from config.settings import Settings
 from sessions import search as searching
 from sessions import semantic, statistics
@@ -31,10 +33,6 @@ _ROLES: Final[Mapping[str, Role]] = {"user": "user", "assistant": "assistant", "
 _ASSISTANT_WORDS: Final = {"bot": "assistant", "person": "user"}
 _BOLD: Final = ("\x1b[1m", "\x1b[0m")
 
-PersonOption = Annotated[
-    str | None, typer.Option(metavar="ID", help="A person's id, or platform:user as in telegram:8841.")
-]
-
 
 def search(
     words: Annotated[
@@ -46,7 +44,7 @@ def search(
     account: Annotated[str | None, typer.Option(help="As in telegram.main.")] = None,
     platform: Annotated[str | None, typer.Option(help="As in telegram.")] = None,
     role: Annotated[str | None, typer.Option(help="user, assistant or system.")] = None,
-    session: Annotated[str | None, typer.Option(metavar="ID", help="A session's id.")] = None,
+    session: SessionOption = None,
     since: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="2026-11-20, 2026-11-20T14:30 (UTC), or 7d for a week ago."),
@@ -68,14 +66,18 @@ def search(
         until=_moment("--until", until, now),
         platform=platform,
         account=AccountId(account) if account is not None else None,
-        session_id=SessionId(session) if session is not None else None,
         role=chosen,
         size=limit,
     )
     loaded = shell.load(config)
 
     async def work(database: Database) -> SearchPage:
-        return await database.read(lambda tx: _search(tx, query, person, loaded.settings))
+        chosen = query
+        if person is not None:
+            chosen = replace(chosen, person_id=await person_named(database, person, "search"))
+        if session is not None:
+            chosen = replace(chosen, session_id=(await session_named(database, session, "search")).id)
+        return await database.read(lambda tx: _search(tx, chosen, loaded.settings))
 
     page: SearchPage = shell.finish(shell.beside(loaded, work))
     if as_json:
@@ -89,7 +91,7 @@ def search(
 def stats(
     config: ConfigOption = None,
     person: PersonOption = None,
-    session: Annotated[str | None, typer.Option(metavar="ID", help="A session's id.")] = None,
+    session: SessionOption = None,
     persona: Annotated[str | None, typer.Option(help="A persona's name.")] = None,
     platform: Annotated[str | None, typer.Option(help="As in telegram.")] = None,
     as_json: JsonOption = False,
@@ -107,14 +109,15 @@ def stats(
     subject = subjects[0] if subjects else statistics.EVERYTHING
     loaded = shell.load(config)
 
-    def read(tx: Transaction) -> Statistics:
-        about = (
-            Subject("person", person_meant(tx, subject.name)) if subject.dimension == "person" else subject
-        )
-        return statistics.read(tx, OperatorScope(), about, int(time.time() * 1000))
-
     async def work(database: Database) -> Statistics:
-        return await database.read(read)
+        about = subject
+        if subject.dimension == "person":
+            about = Subject("person", await person_named(database, subject.name, "stats"))
+        elif subject.dimension == "session":
+            about = Subject("session", (await session_named(database, subject.name, "stats")).id)
+        return await database.read(
+            lambda tx: statistics.read(tx, OperatorScope(), about, int(time.time() * 1000))
+        )
 
     found: Statistics = shell.finish(shell.beside(loaded, work))
     if as_json:
@@ -123,23 +126,11 @@ def stats(
         typer.echo(reports.statistics_text(found, with_sparklines=sys.stdout.isatty()))
 
 
-def _search(tx: Transaction, query: SearchQuery, person: str | None, settings: Settings) -> SearchPage:
-    if person is not None:
-        query = replace(query, person_id=person_meant(tx, person))
+def _search(tx: Transaction, query: SearchQuery, settings: Settings) -> SearchPage:
     encoder = daemon.make_encoder(settings)
     if encoder is None:
         return searching.search(tx, OperatorScope(), query)
     return semantic.search_both(tx, OperatorScope(), query, encoder.encode([query.text])[0])
-
-
-def person_meant(tx: Transaction, word: str) -> PersonId:
-    """The id of the person meant: by it, or by platform:user."""
-    platform, _, user = word.partition(":")
-    row = tx.row(
-        "SELECT person_id FROM identities WHERE platform = :platform AND platform_user_id = :user",
-        {"platform": platform, "user": user},
-    )
-    return PersonId(row["person_id"] if row else word)
 
 
 def _moment(option: str, text: str | None, now: int) -> int | None:

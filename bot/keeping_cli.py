@@ -17,9 +17,10 @@ import typer
 
 from bot import moving_cli, shell, stores
 from bot import retention as forgetting
+from bot.naming import person_named
 from bot.reports import counted, escaped, removed
 from bot.shell import UNAVAILABLE, USAGE, ConfigOption, JsonOption, progress_bar
-from bot.transfer_cli import ForceOption, person_named
+from bot.transfer_cli import ForceOption
 from config.names import PersonId
 from config.settings import Settings
 from sessions import audit, erasure, invariants, people, sealing

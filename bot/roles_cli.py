@@ -14,9 +14,9 @@ import typer
 
 from bot import shell
 from bot.keeping_cli import people_cli
+from bot.naming import person_named
 from bot.reports import counted, escaped
 from bot.shell import ConfigOption, JsonOption
-from bot.transfer_cli import person_named
 from sessions import audit, people
 from sessions.database.base import Database, Transaction
 from sessions.models import PersonRole

@@ -14,7 +14,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from bot import retention, shell
-from bot.history_cli import PersonOption, person_meant
+from bot.naming import PersonOption, person_named
 from bot.shell import NOT_FOUND, USAGE, ConfigOption, JsonOption
 from bot.story import sessions_as_json, sessions_table
 from config.names import SessionId
@@ -34,6 +34,9 @@ sessions_cli = typer.Typer(help="Look at sessions and change them.", no_args_is_
 
 IdArgument = Annotated[
     str, typer.Argument(metavar="ID", help="A session's id, or its end as /sessions shows it.")
+]
+SessionOption = Annotated[
+    str | None, typer.Option(metavar="ID", help="A session's id, or its end as /sessions shows it.")
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 
@@ -62,12 +65,13 @@ def list_all(
             shell.fail(USAGE, f"sessions list: {status!r} is no status; there are {known}.")
     loaded = shell.load(config)
 
-    def look(tx: Transaction) -> list[Session]:
-        whose = None if person is None else person_meant(tx, person)
-        return lifecycle.list_sessions(tx, EVERYTHING, statuses=statuses, person_id=whose, limit=limit)
-
     async def work(database: Database) -> list[Session]:
-        return await database.read(look)
+        whose = None if person is None else await person_named(database, person, "sessions list")
+        return await database.read(
+            lambda tx: lifecycle.list_sessions(
+                tx, EVERYTHING, statuses=statuses, person_id=whose, limit=limit
+            )
+        )
 
     found = shell.finish(shell.beside(loaded, work))
     typer.echo(sessions_as_json(found) if as_json else sessions_table(found))
@@ -269,10 +273,16 @@ def _change(
     typer.echo(f"{changed.id} is {_status(changed.status, changed.end_reason)} now.")
 
 
-def unknown_session(word: str) -> NoReturn:
+async def session_named(database: Database, word: str, command: str) -> Session:
+    """The one session meant, whoever's it is."""
+    found = await database.read(lambda tx: find_session(tx, word))
+    return unknown_session(word, command) if found is None else found
+
+
+def unknown_session(word: str, command: str = "sessions") -> NoReturn:
     shell.fail(
         NOT_FOUND,
-        f"sessions: there is no session {word}.",
+        f"{command}: there is no session {word}.",
         "`palaver sessions list` lists them; an end must be of six letters or more, and of one session only.",
     )
 

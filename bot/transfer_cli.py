@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Annotated, Final, Literal
 
@@ -15,11 +15,10 @@ import orjson
 import typer
 
 from bot import shell
+from bot.naming import PersonOption, person_named
 from bot.reports import counted
-from bot.session_cli import find_session, sessions_cli
-from bot.shell import NOT_FOUND, UNAVAILABLE, USAGE, ConfigOption, JsonOption, progress_bar
-from config.names import PersonId, SessionId
-from sessions import people
+from bot.session_cli import session_named, sessions_cli
+from bot.shell import UNAVAILABLE, USAGE, ConfigOption, JsonOption, progress_bar
 from sessions.database.base import Database
 from sessions.errors import TransferError
 from sessions.scope import OperatorScope, PersonScope, Scope
@@ -31,10 +30,6 @@ Format = Literal["jsonl", "markdown", "csv"]
 ImportFormat = Literal["auto", "jsonl", "openai", "claude", "telegram"]
 
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")]
-PersonOption = Annotated[
-    str | None,
-    typer.Option(metavar="PERSON", help="A person's id, or a name or platform id that only they have."),
-]
 
 
 @sessions_cli.command("export")
@@ -72,7 +67,9 @@ def export(
         scope: Scope = OperatorScope()
         if person is not None:
             scope = PersonScope(await person_named(database, person, "sessions export"))
-        chosen = None if not ids else [await _session_named(database, word) for word in ids]
+        chosen = (
+            None if not ids else [(await session_named(database, word, "sessions export")).id for word in ids]
+        )
         with progress_bar("Exporting") as bar, _target(output) as file:
             return await run(database, file.write, scope=scope, ids=chosen, progress=bar)
 
@@ -205,37 +202,6 @@ def _check_end(source: IO[bytes], size: int) -> None:
         shell.fail(
             USAGE, "sessions import: the file has no end: it was cut off while it was written or copied."
         )
-
-
-async def person_named(database: Database, word: str, command: str) -> PersonId:
-    """The one person with this id, or of whom alone this is a name or platform id."""
-    found = await database.read(lambda tx: people.list_people(tx, words=word, limit=20))
-    exact = [one for one in found if one.id == word.upper()]
-    named = [one for one in found if word.lower() in (one.display_name.lower(), *_names(one.identities))]
-    chosen = exact or named or found
-    if len(chosen) == 1:
-        return chosen[0].id
-    if chosen:
-        some = ", ".join(f"{one.id} ({one.display_name})" for one in chosen[:5])
-        shell.fail(USAGE, f"{command}: {len(chosen)} people fit {word}: {some}.", "Give the id.")
-    return shell.fail(
-        NOT_FOUND, f"{command}: nobody is known as {word}.", "`palaver people list` lists them."
-    )
-
-
-def _names(identities: Sequence[tuple[str, str, str | None]]) -> Iterator[str]:
-    for _, user_id, username in identities:
-        yield user_id.lower()
-        yield (username or "").lower()
-
-
-async def _session_named(database: Database, word: str) -> SessionId:
-    found = await database.read(lambda tx: find_session(tx, word))
-    if found is None:
-        shell.fail(
-            NOT_FOUND, f"sessions export: there is no session {word}.", "`palaver sessions list` lists them."
-        )
-    return found.id
 
 
 @contextlib.contextmanager

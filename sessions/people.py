@@ -119,6 +119,15 @@ def set_role(tx: Transaction, person_id: PersonId, role: PersonRole) -> bool:
     return tx.execute("UPDATE persons SET role = :role WHERE id = :id", {"role": role, "id": person_id}) == 1
 
 
+def by_identity(tx: Transaction, platform: str, user_id: str) -> PersonId | None:
+    """Who has this identity. For operators."""
+    row = tx.row(
+        "SELECT person_id FROM identities WHERE platform = :platform AND platform_user_id = :user",
+        {"platform": platform, "user": user_id},
+    )
+    return row["person_id"] if row else None
+
+
 def identities(tx: Transaction, person_id: PersonId) -> list[Row]:
     """A person's identities: platform, platform_user_id, username, display_name, first_seen_at."""
     return tx.rows(

@@ -82,7 +82,6 @@ def test_search_prints_where_and_what(palaver):
         (["apples", "--account", "telegram.main"], 2),
         (["apples", "--person", "telegram:user-1"], 2),
         (["apples", "--person", "discord:user-2"], 1),
-        (["apples", "--person", "nobody"], 0),
         (["apples", "--role", "assistant"], 1),
         (["apples", "--role", "bot"], 1),
         (["apples", "--since", "2023-11-15"], 1),
@@ -149,7 +148,6 @@ def test_stats_of_everything(palaver):
         (["--persona", "poet"], 1),
         (["--persona", ""], 2),
         (["--person", "discord:user-2"], 1),
-        (["--person", "nobody"], 0),
     ],
 )
 def test_stats_of_one(palaver, words, messages):
@@ -164,6 +162,20 @@ def test_stats_of_a_session(palaver):
     """--session takes a session's id."""
     read = json.loads(palaver("stats", "--session", palaver.first, "--json")[1])
     assert (read["messages"], read["turns"], read["response"]["p50_ms"]) == (2, {"completed": 1}, 1429)
+
+
+@pytest.mark.parametrize("command", ["search", "stats"])
+def test_whom_nobody_knows_is_said(palaver, command):
+    """A person or session that is not there gets a sentence, not a count of nothing that could be believed."""
+    words = ["apples"] if command == "search" else []
+    for option, told in (
+        (["--person", "nobody"], "nobody is known as nobody."),
+        (["--person", "telegram:9"], "nobody is known as telegram:9."),
+        (["--session", "01ABC"], "there is no session 01ABC."),
+    ):
+        code, out, error = palaver(command, *words, *option)
+        assert (code, out) == (1, "")
+        assert f"palaver: {command}: {told}" in error
 
 
 def test_sparklines_show_proportions():

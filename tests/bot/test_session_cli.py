@@ -272,9 +272,12 @@ def test_what_the_model_would_see_is_shown_by_its_parts(terminal):
 
 
 def test_sessions_of_one_person_are_listed(terminal):
-    """By id or by platform and user; nobody's for somebody unknown."""
+    """By platform and user or the platform's id alone; that somebody is unknown is said."""
     mine = terminal.change(_talk)
     theirs = terminal.change(lambda tx: _talk(tx, user_id="user-2", channel="2"))
-    for person, ids in (("telegram:user-1", [mine]), ("telegram:user-2", [theirs]), ("nobody", [])):
+    for person, ids in (("telegram:user-1", [mine]), ("telegram:user-2", [theirs]), ("user-2", [theirs])):
         code, shown, _ = terminal.run("list", "--person", person, "--json")
         assert (code, [one["id"] for one in json.loads(shown)]) == (0, ids)
+    code, shown, error = terminal.run("list", "--person", "nobody")
+    assert (code, shown) == (1, "")
+    assert error.startswith("palaver: sessions list: nobody is known as nobody.")

@@ -386,6 +386,7 @@ WITHOUT_SCOPE: Mapping[str, str] = {
     "quarantine.forget_old": "removes them; gives a number",
     # whoever wrote, by the platform's word
     "people.meet": "the person behind the platform's id that their message came with",
+    "people.by_identity": "whose identity it is, for the operator; an id",
     "people.identities": "a person's own names, for themselves (`/whoami`) and the operator",
     # changes of a session that the caller has found through a scope
     "contents.merge_metadata": "gives what it changed",
