@@ -22,6 +22,12 @@ otherwise blot ordinary words out of every line."""
 
 _TELEGRAM_TOKEN = re.compile(r"\d+:(\S{20,})")
 _SECRET_PARAMETER = re.compile(r"(?i)([?&;][^=&;#]*(?:pass|secret|token|key|auth|sig)[^=&;#]*=)[^&;#]*")
+_NAME = re.compile(r"[\w.%-]+")
+
+
+def _is_name(scheme: str, userinfo: str) -> bool:
+    """Whether what stands alone before the `@` is a user rather than a token, as it is with a database."""
+    return scheme in ("postgresql", "postgres") and bool(_NAME.fullmatch(userinfo))
 
 
 def redact_url(url: str) -> str:
@@ -34,9 +40,9 @@ def redact_url(url: str) -> str:
     if not separator:
         return url
     userinfo, at, address = rest.rpartition("@")
-    if at:
+    if at and not _is_name(scheme, userinfo):
         user, colon, _ = userinfo.partition(":")
-        is_named = bool(colon) and bool(re.fullmatch(r"[\w.%-]+", user))
+        is_named = bool(colon) and bool(_NAME.fullmatch(user))
         userinfo = f"{user}:***" if is_named else "***"
     address = _SECRET_PARAMETER.sub(r"\1***", address)
     return f"{scheme}://{userinfo}{at}{address}"
@@ -44,8 +50,9 @@ def redact_url(url: str) -> str:
 
 def secrets_in_url(url: str) -> Iterator[str]:
     """The password of `url` (its user too, when that is all the userinfo there is), as written and unescaped."""
-    userinfo, at, _ = url.partition("://")[2].rpartition("@")
-    if at:
+    scheme, _, rest = url.partition("://")
+    userinfo, at, _ = rest.rpartition("@")
+    if at and not _is_name(scheme, userinfo):
         user, colon, password = userinfo.partition(":")
         yield from {password if colon else user, unquote(password if colon else user)}
     for match in _SECRET_PARAMETER.finditer(url):

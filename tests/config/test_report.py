@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from config import report
 from config.implied import EXPORTED
-from config.redaction import redact_url
+from config.redaction import redact_url, secrets_in_url
 from config.settings import spell_duration
 from config.sources import load
 from config.tree import ANY_NAME, flatten, leaves, node_at
@@ -111,15 +111,19 @@ def forms(loaded):
         ("postgresql://me:pw@h/db", "postgresql://me:***@h/db"),
         ("postgresql://me:p@w/x?y@h/db", "postgresql://me:***@h/db"),
         ("postgresql://h/db?user=me&password=pw&x=1", "postgresql://h/db?user=me&password=***&x=1"),
+        ("postgresql://me_alone@h/db", "postgresql://me_alone@h/db"),
+        ("postgresql://p@w@h/db", "postgresql://***@h/db"),
         ("https://token@h/", "https://***@h/"),
-        ("https://h/v1?api_key=k", "https://h/v1?api_key=***"),
+        ("https://h/v1?api_key=sk-1", "https://h/v1?api_key=***"),
         ("sqlite:///var/a.db", "sqlite:///var/a.db"),
         ("plain words", "plain words"),
     ],
 )
 def test_addresses_lose_their_passwords(url, shown):
-    """Of an address everything but the secret stays readable."""
+    """Of an address everything but the secret stays readable, and what is hidden there is looked for in text."""
     assert redact_url(url) == shown
+    assert all(secret not in shown for secret in secrets_in_url(url))
+    assert bool(list(secrets_in_url(url))) == ("***" in shown)
 
 
 @pytest.mark.parametrize("text", ["1d", "1h30m", "7d", "90s", "0.5s", "0s", "1d2h3m4s"])
