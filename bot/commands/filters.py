@@ -26,6 +26,16 @@ _NAMES: Final[Mapping[str, str]] = {
     "bis": "until",
     "in": "in",
 }
+_ELSEWHERE: Final[Mapping[str, str]] = {
+    "role": "from",
+    "author": "from",
+    "user": "from",
+    "after": "since",
+    "before": "until",
+    "platform": "in",
+    "session": "in",
+}
+"""What other searches call the same."""
 _AUTHORS: Final[Mapping[str, str]] = {
     "me": "me",
     "mir": "me",
@@ -52,7 +62,7 @@ class Written:
     """By what it means: its name and its value as written."""
     twice: str | None = None
     near: tuple[str, str] | None = None
-    """Something spelt like a filter that nearly is one, and that one."""
+    """Something spelt like a filter that nearly is one or is one elsewhere, and that one."""
 
 
 def read(argument: str) -> Written:
@@ -71,8 +81,9 @@ def read(argument: str) -> Written:
             filters[meant] = (name, match[2])
         else:
             words.append(piece)  # 12:30, https://…
-            if like := difflib.get_close_matches(name, _NAMES, n=1, cutoff=0.75):
-                near = (name, like[0])
+            like = _ELSEWHERE.get(name) or next(iter(difflib.get_close_matches(name, _NAMES, 1, 0.75)), None)
+            if like is not None:
+                near = (name, like)
     return Written(" ".join(words), filters, twice, near)
 
 

@@ -299,6 +299,8 @@ async def test_search_is_narrowed_by_what_stands_with_the_words(build):
         ("train since:today until:yesterday", "Nothing can be said between"),
         ("train from:me from:bot", "from: stands there twice"),
         ("train form:me", "I know no form: here. Did you mean from:?"),
+        ("train role:user", "I know no role: here. Did you mean from:?"),
+        ("train Before:2026-11-01", "I know no before: here. Did you mean until:?"),
         ("from:me", "Write the words after it"),
         ('"from:me" train', "I found nothing like that"),
         ("train 12:30", "I found nothing like that"),
