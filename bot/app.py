@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -431,7 +432,7 @@ def make_encoder(settings: Settings) -> semantic.Encoder | None:
         raise ConfigError(
             "search.semantic",
             f"cannot be true: {error}",
-            'Install the extra: pip install "palaver[semantic]".',
+            f'Install the extra where Palaver is: {sys.executable} -m pip install "palaver[semantic]".',
         ) from error
 
 

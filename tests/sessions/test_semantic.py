@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import struct
+import sys
 
 import pytest
 
@@ -117,8 +118,9 @@ def test_without_the_extra_the_setting_is_refused_with_what_to_do():
         pytest.skip("the extra is installed")
     with pytest.raises(SemanticUnavailable):
         MiniLm()
-    with pytest.raises(ConfigError, match=r"palaver\[semantic\]"):
+    with pytest.raises(ConfigError, match=r"palaver\[semantic\]") as told:
         make_encoder(Settings(search=SearchSettings(semantic=True)))
+    assert f"{sys.executable} -m pip install" in str(told.value)
     assert make_encoder(Settings()) is None
 
 
