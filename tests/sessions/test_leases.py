@@ -80,13 +80,19 @@ def test_recovery_of_one_account_leaves_the_others(tx):
 
 
 def test_names_of_processes_that_are_gone_are_forgotten(tx):
-    """Leases for a process's own turns go after an hour; an account's stay, for the sake of their epochs."""
-    for name in (LeaseName("run", AccountId("one.a1")), NAME):
+    """What a process has for itself goes after an hour; an account's leases stay, for the sake of their epochs."""
+    for name in (LeaseName("run", AccountId("one.a1")), LeaseName("live", AccountId("one.a1")), NAME):
         claim(tx, length_ms=-7_200_000, name=name)
-    claim(tx, name=LeaseName("run", AccountId("one.b2")))
-    assert leases.forget_nodes(tx) == 1
+    for kind in ("run", "live"):
+        claim(tx, "one.b2", name=LeaseName(kind, AccountId("one.b2")))
+    assert leases.nodes(tx) == ["one.b2"]
+    assert leases.forget_nodes(tx) == 2
     left = tx.rows("SELECT kind, account FROM leases ORDER BY kind")
-    assert [(one["kind"], one["account"]) for one in left] == [("run", "one.b2"), ("send", ACCOUNT)]
+    assert [(one["kind"], one["account"]) for one in left] == [
+        ("live", "one.b2"),
+        ("run", "one.b2"),
+        ("send", ACCOUNT),
+    ]
 
 
 async def test_of_many_that_ask_at_once_one_gets_it():
