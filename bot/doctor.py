@@ -121,6 +121,10 @@ async def _file(loaded: Loaded) -> Finding:
                 f"{path} cannot be made: {above} is {'not writable' if above.is_dir() else 'a file'}",
                 "Make the folder writable for the user that runs Palaver, or set database_url to another place.",
             )
+        try:
+            stores.encryption_keys(loaded.settings)
+        except StoreError as error:
+            return Finding(False, "database", error.reason, error.hint)
         return Finding(True, "database", f"{path} will be made at the first start")
     try:
         database = await stores.open_beside(loaded.settings)

@@ -43,6 +43,13 @@ async def test_a_fresh_machine_is_well(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_keys_that_the_first_start_will_not_find_are_found(tmp_path):
+    """Before there is a database, too: the daemon would not make one."""
+    found = await examine(tmp_path / "palaver.db", store={"encryption_keys": [f"file:{tmp_path / 'keys'}"]})
+    assert not found["database"].is_good
+    assert "store.encryption_keys, entry 1: cannot read" in found["database"].text
+
+
 async def test_a_sound_database(tmp_path):
     """A database in use is looked at beside its daemon."""
     path = tmp_path / "palaver.db"
