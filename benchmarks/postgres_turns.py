@@ -21,13 +21,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 
 from benchmarks.measuring import Claim, on_model_disk, options, percentile, quiet, table
 from benchmarks.peers import answer_of
 from benchmarks.postgres_node import LEASE_S
+from tests.fakes.distance import at_a_distance
 from tests.postgres import NoServer, Server
 
 PEOPLE, TURNS, ROUNDS, SECONDS, BACKLOG = 50, 10, 3, 10.0, 100_000
@@ -202,22 +202,6 @@ async def recovery(url: str, node: Node) -> float | None:
             return max(started) / 1000 - killed_at
         await asyncio.sleep(0.2)
     return None
-
-
-@asynccontextmanager
-async def at_a_distance(url: str, there_and_back_s: float) -> AsyncIterator[str]:
-    """The same server, but every answer takes so much longer."""
-    place = urlsplit(url)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.distance", str(place.port), str(there_and_back_s / 2)),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        port = (await answer_of(process))["port"]
-        yield urlunsplit(place._replace(netloc=place.netloc.replace(f":{place.port}", f":{port}")))
-    finally:
-        process.kill()
-        await process.wait()
 
 
 async def from_afar(url: str, folder: Path, chosen: Any) -> dict[int, float]:

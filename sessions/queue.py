@@ -58,10 +58,11 @@ def take(
     """Take the head of a session, if nobody holds it: the turn's row, now running, and those columns of its message."""
     return tx.row(
         "WITH taken AS (UPDATE turn_queue SET vt = clock_timestamp() + :lease * interval '1 millisecond', read_ct = read_ct + 1,"
-        " last_read_at = clock_timestamp() WHERE msg_id ="
+        " last_read_at = clock_timestamp() WHERE msg_id = (SELECT msg_id FROM turn_queue WHERE msg_id ="
         f" (SELECT msg_id FROM turn_queue WHERE {_GROUP} = :session ORDER BY {_GROUP}, msg_id LIMIT 1)"
-        # Said again for the row itself: another node may have taken it since the head was looked up.
-        " AND vt <= clock_timestamp() RETURNING msg_id, read_ct, message->>'turn' AS turn_id), running AS ("
+        # Nobody waits for a head that another node is about to take: two that take several would wait for each other.
+        " AND vt <= clock_timestamp() FOR UPDATE SKIP LOCKED)"
+        " RETURNING msg_id, read_ct, message->>'turn' AS turn_id), running AS ("
         " UPDATE turns SET status = 'running', epoch = taken.read_ct, attempts = attempts + 1, started_at = :now, node = :node"
         " FROM taken WHERE turns.id = taken.turn_id AND turns.status IN ('queued', 'running')"
         " RETURNING turns.id, position, epoch, attempts, queued_at, cancel_requested_at, noticed_at, inbox_id, taken.msg_id)"
@@ -133,15 +134,17 @@ def bury(tx: Transaction, held: Held) -> bool:
 
 
 def renew(tx: Transaction, held: Sequence[Held], lease_ms: int) -> set[Held]:
-    """Hold turns for the full lease again. Gives those that are still held; the others are somebody else's by now, or over."""
+    """Hold turns for the full lease again. Gives those that are; the others are over, ending just now, or somebody else's."""
     if not held:
         return set()
     return {
         Held(row["msg_id"], row["read_ct"])
         for row in tx.rows(
             "UPDATE turn_queue q SET vt = clock_timestamp() + :lease * interval '1 millisecond'"
-            " FROM unnest(CAST(:ids AS bigint[]), CAST(:counts AS bigint[])) AS mine (msg_id, read_ct)"
-            " WHERE q.msg_id = mine.msg_id AND q.read_ct = mine.read_ct RETURNING q.msg_id, q.read_ct",
+            " FROM (SELECT k.msg_id FROM turn_queue k"
+            " JOIN unnest(CAST(:ids AS bigint[]), CAST(:counts AS bigint[])) AS mine (msg_id, read_ct)"
+            " ON k.msg_id = mine.msg_id AND k.read_ct = mine.read_ct FOR UPDATE OF k SKIP LOCKED) kept"
+            " WHERE q.msg_id = kept.msg_id RETURNING q.msg_id, q.read_ct",
             {
                 "lease": lease_ms,
                 "ids": [one.msg_id for one in held],

@@ -1,11 +1,13 @@
 """Many people at once on several nodes: `python -m tests.process.fleet_load --nodes 3 --sessions 1000 --messages 10`.
 
 Owns the load and its figures. Everybody's messages come mixed with the others' and faster than they are answered; in the end each is
-answered once, in order, and no two turns of a session ran at the same time.
+answered once, in order, and no two turns of a session ran at the same time. With `--distance-ms 1` the server is that far away, and
+every node writes over several connections side by side.
 """
 
 import argparse
 import asyncio
+import contextlib
 import sys
 import tempfile
 import time
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import postgres
+from tests.fakes.distance import at_a_distance
 from tests.process.counterparties import MemoryPeople, memory_people
 from tests.process.daemon import eventually
 from tests.process.invariants import Findings, check, is_idle
@@ -33,6 +36,8 @@ class Load:
     ran: dict[str, int]
     """Turns by node."""
     overlaps: int
+    deadlocks: int
+    """Transactions that waited for each other until the server ended one, which was then done again."""
     findings: Findings
 
     @property
@@ -43,13 +48,22 @@ class Load:
 
     def line(self) -> str:
         shares = ", ".join(f"{name} {turns}" for name, turns in sorted(self.ran.items()))
-        return f"{self.findings.figures()}  overlaps {self.overlaps}  ran {shares}  {self.seconds:.0f} s"
+        return (
+            f"{self.findings.figures()}  overlaps {self.overlaps}  deadlocks {self.deadlocks}"
+            f"  ran {shares}  {self.seconds:.0f} s"
+        )
 
 
-async def run(folder: Path, *, nodes: int, sessions: int, messages: int, timeout_s: float) -> Load:
+async def run(
+    folder: Path, *, nodes: int, sessions: int, messages: int, timeout_s: float, distance_s: float = 0
+) -> Load:
     """All of it on a server of the tests. Raises: NotReady if it is not answered in time."""
     with postgres.fresh_database() as url:
-        async with memory_people() as people, Fleet(folder, url, people, node={"lease_s": 10}) as fleet:
+        async with (
+            memory_people() as people,
+            at_a_distance(url, distance_s) if distance_s else contextlib.nullcontext(url) as seen,
+            Fleet(folder, seen, people, node={"lease_s": 10}) as fleet,
+        ):
             started = await fleet.start(*(f"node{number}" for number in range(1, nodes + 1)))
             talk = await Talk.begin(people, sessions)
             began = time.monotonic()
@@ -65,6 +79,9 @@ async def run(folder: Path, *, nodes: int, sessions: int, messages: int, timeout
             seconds = time.monotonic() - began
             ran = await fleet.rows("SELECT node, COUNT(*) AS n FROM turns GROUP BY node")
             overlaps = await fleet.rows(OVERLAPS)
+            deadlocks = await fleet.rows(
+                "SELECT deadlocks AS n FROM pg_stat_database WHERE datname = current_database()"
+            )
             for node in started:
                 assert await node.stop() == 0
             findings = await asyncio.to_thread(
@@ -81,6 +98,7 @@ async def run(folder: Path, *, nodes: int, sessions: int, messages: int, timeout
                 seconds,
                 {str(row["node"]).rpartition(".")[0]: row["n"] for row in ran},
                 len(overlaps),
+                deadlocks[0]["n"],
                 findings,
             )
 
@@ -98,6 +116,7 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, nargs="+", default=[2, 3])
     parser.add_argument("--sessions", type=int, default=1000)
     parser.add_argument("--messages", type=int, default=10)
+    parser.add_argument("--distance-ms", type=float, default=0)
     arguments = parser.parse_args()
     violations: list[str] = []
     for nodes in arguments.nodes:
@@ -109,6 +128,7 @@ def main() -> int:
                     sessions=arguments.sessions,
                     messages=arguments.messages,
                     timeout_s=600,
+                    distance_s=arguments.distance_ms / 1000,
                 )
             )
         print(f"{nodes} nodes  {load.line()}", flush=True)

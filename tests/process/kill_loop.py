@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import median
 
 from tests import postgres
+from tests.fakes.distance import at_a_distance
 from tests.process.counterparties import PEOPLE
 from tests.process.daemon import Daemon, NotReady, quick_settings
 from tests.process.invariants import Findings, check
@@ -149,6 +150,7 @@ def main() -> int:
         "--seed", type=int, default=None, help="default: another one each time, printed on failure"
     )
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--distance-ms", type=float, default=0, help="how far away PostgreSQL is")
     parser.add_argument("--sessions", type=int, default=5)
     parser.add_argument("--messages", type=int, default=None, help="most messages; default: 4 for each cycle")
     parser.add_argument(
@@ -166,12 +168,13 @@ def main() -> int:
 
 async def _run_all(arguments: argparse.Namespace, folder: Path, seed: int) -> list[Outcome]:
     async def run_one(adapter: str) -> Outcome:
-        with (
-            postgres.fresh_database()
-            if arguments.database == "postgresql"
-            else contextlib.nullcontext() as url
-        ):
-            return await run_on(adapter, url)
+        if arguments.database == "sqlite":
+            return await run_on(adapter, None)
+        with postgres.fresh_database() as url:
+            if not arguments.distance_ms:
+                return await run_on(adapter, url)
+            async with at_a_distance(url, arguments.distance_ms / 1000) as far:
+                return await run_on(adapter, far)
 
     async def run_on(adapter: str, url: str | None) -> Outcome:
         outcome = await run(

@@ -153,18 +153,6 @@ BREAKS = (
         "tx.execute(*_inserting_step(tx, claim, step, now)) < 2",
     ),
     Break(
-        "a held turn is renewed for whoever lost it",
-        "queue.py",
-        "WHERE q.msg_id = mine.msg_id AND q.read_ct = mine.read_ct RETURNING",
-        "WHERE q.msg_id = mine.msg_id RETURNING",
-    ),
-    Break(
-        "a turn leaves the queue by its number alone",
-        "queue.py",
-        "DELETE FROM turn_queue WHERE msg_id = :id AND read_ct = :count",
-        "DELETE FROM turn_queue WHERE msg_id = :id AND :count = :count",
-    ),
-    Break(
         "the conversation shows what came later",
         "lane.py",
         "(position < :position OR (position = :position AND part = 0))",
@@ -267,17 +255,24 @@ BREAKS = (
         POSTGRESQL,
     ),
     Break(
-        "a turn that somebody else has taken is ended",
+        "a held turn is renewed for whoever lost it",
         "queue.py",
-        'return "DELETE FROM turn_queue WHERE msg_id = :id AND read_ct = :count", _values(held)',
-        'return "DELETE FROM turn_queue WHERE msg_id = :id AND :count > 0", _values(held)',
+        "ON k.msg_id = mine.msg_id AND k.read_ct = mine.read_ct",
+        "ON k.msg_id = mine.msg_id",
+        POSTGRESQL,
+    ),
+    Break(
+        "a turn leaves the queue by its number alone",
+        "queue.py",
+        "DELETE FROM turn_queue WHERE msg_id = :id AND read_ct = :count",
+        "DELETE FROM turn_queue WHERE msg_id = :id AND :count > 0",
         POSTGRESQL,
     ),
     Break(
         "a turn that is held is taken",
         "queue.py",
-        '" AND vt <= clock_timestamp() RETURNING msg_id, read_ct, message',
-        '" RETURNING msg_id, read_ct, message',
+        '" AND vt <= clock_timestamp() FOR UPDATE SKIP LOCKED)"',
+        '" FOR UPDATE SKIP LOCKED)"',
         POSTGRESQL,
     ),
 )

@@ -1,13 +1,33 @@
 """A server that is farther away than it is: passes on everything between a port of its own and the server's, but later.
 
-    python -m benchmarks.distance PORT SECONDS
+    async with at_a_distance(url, 0.001) as far: ...
 
-Prints its port as JSON and works until it is killed.
+It is a process of its own, `python -m tests.fakes.distance PORT SECONDS`, which prints its port and works until it is killed.
 """
 
 import asyncio
 import json
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit, urlunsplit
+
+
+@asynccontextmanager
+async def at_a_distance(url: str, there_and_back_s: float) -> AsyncIterator[str]:
+    """The address of the same server where every answer takes so much longer."""
+    place = urlsplit(url)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.fakes.distance", str(place.port), str(there_and_back_s / 2)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        port = json.loads(await process.stdout.readline())["port"]
+        yield urlunsplit(place._replace(netloc=place.netloc.replace(f":{place.port}", f":{port}")))
+    finally:
+        process.kill()
+        await process.wait()
 
 
 class _End(asyncio.Protocol):
