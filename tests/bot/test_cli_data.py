@@ -313,6 +313,12 @@ def test_an_import_killed_at_any_moment_shows_whole_sessions_or_none(shell):
             shell.path.unlink()
     shell.path.unlink()
     codes = list(shell.kill_often("sessions", "import", "all.jsonl", took_s=took_s * 2))
+    for _ in range(5):
+        if -signal.SIGKILL in codes:
+            break
+        shell.path.unlink()  # the machine was busier when the run was timed: sooner, from the start
+        took_s /= 2
+        codes = list(shell.kill_often("sessions", "import", "all.jsonl", took_s=took_s * 2))
     for line in shell.content().splitlines()[:-1]:
         assert line in complete
     assert -signal.SIGKILL in codes
