@@ -10,20 +10,26 @@ from bot.commands import conversation, finding, forgetting, sessions
 from bot.commands.calls import Command, CommandCall, CommandContext, CommandResult, wrong_argument
 
 
-def _help(at: CommandContext, _argument: str) -> CommandResult:
-    lines = [
-        at.say("help_line", name=command.name, description=at.say(f"command_{command.name}"))
-        for command in table_for(at.message.platform)
-    ]
+def _help(at: CommandContext, argument: str) -> CommandResult:
+    if argument:
+        name = nearest(argument.removeprefix("/").casefold())
+        if name is None:
+            return wrong_argument(at, "help", argument, "usage_none")
+        return CommandResult(f"{_line(at, TABLE[name])}\n{at.say(TABLE[name].usage)}")
+    lines = [_line(at, command) for command in table_for(at.message.platform)]
     end = at.say("help_end_group" if at.message.channel_kind == "group" else "help_end")
     return CommandResult("\n".join([at.say("help"), *lines, "", end]))
+
+
+def _line(at: CommandContext, command: Command) -> str:
+    return at.say("help_line", name=command.name, description=at.say(f"command_{command.name}"))
 
 
 TABLE: Final[Mapping[str, Command]] = {
     command.name: command
     for command in (
         Command("start", conversation.start, argument="payload"),
-        Command("help", _help, is_personal=True),
+        Command("help", _help, argument="command", is_personal=True),
         Command("reset", conversation.reset),
         Command("new", conversation.reset),
         Command("status", conversation.status, is_personal=True),

@@ -103,6 +103,14 @@ async def test_help_lists_the_whole_table_of_the_platform(house):
     assert "ask" in {command.name for command in commands.table_for("discord")}
 
 
+@pytest.mark.parametrize("named", ["search", "/search", "Serach"])
+async def test_help_with_a_command_tells_how_that_one_is_used(house, named):
+    """Behind /help may stand what one wants to know about, also with its slash or a letter wrong."""
+    line, usage = (await ask(house, f"/help {named}")).splitlines()
+    assert line.startswith("- /search: ")
+    assert usage.startswith("Write the words after it: /search train to Rome.")
+
+
 async def test_help_in_a_group_tells_how_to_be_answered_there(house):
     """In a group the bot does not answer everything, and /help does not say so."""
     await house.deliver("/help", channel="room", channel_kind="group")
