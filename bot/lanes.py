@@ -28,6 +28,7 @@ _LOOK_S = 1.0
 """How often one looks for what other nodes took in; a hint comes sooner, but may be lost."""
 _MOST_AT_ONCE = 200
 """Turns taken at one look. A look at the whole queue costs the same for one as for many; loading them takes its time."""
+_A_FEW = 20
 _AFTER_END_S = 0.02
 """A turn whose lease ends sooner than the next look is looked for then; so much later, for the clocks of two processes."""
 
@@ -167,7 +168,8 @@ class Lanes:
         self._hungry.clear()
         if node is None or self._is_draining:
             return _LOOK_S
-        limit = 2 * self._max_running
+        # With a free place one only wants to know whether anything waits: the queue then gives the heads itself.
+        limit = _A_FEW if self._is_free() else 2 * self._max_running
         ready, stopped, end_ms = await self._database.read(
             lambda tx: (queue.heads(tx, limit), lane.cancelled_elsewhere(tx, node), queue.next_end_ms(tx))
         )
@@ -186,11 +188,14 @@ class Lanes:
         """Somebody wants a turn to stop that may run here. Raises: StoreError."""
         await self.look()
 
+    def _is_free(self) -> bool:
+        return not self._ready and len(self._running) + self._reserved < self._max_running
+
     def _hold_places(self) -> int:
         """Reserve every free place, if nobody here waits for one."""
-        if self._ready or self._is_draining or not self._may_run():
+        if not self._is_free() or self._is_draining or not self._may_run():
             return 0
-        free = max(0, self._max_running - len(self._running) - self._reserved)
+        free = self._max_running - len(self._running) - self._reserved
         self._reserved += free
         return free
 
@@ -221,8 +226,7 @@ class Lanes:
 
     async def hear(self, session_id: str) -> None:
         """Another node has taken something in that it does not run itself, or not soon."""
-        has_room = not self._ready and len(self._running) + self._reserved < self._max_running
-        if has_room and self._may_run() and not self._is_draining and session_id not in self._running:
+        if self._is_free() and self._may_run() and not self._is_draining and session_id not in self._running:
             self.notify(SessionId(session_id))
 
     def _recover_rows(self, tx: Transaction) -> None:
