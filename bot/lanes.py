@@ -28,7 +28,6 @@ _LOOK_S = 1.0
 """How often one looks for what other nodes took in; a hint comes sooner, but may be lost."""
 _MOST_AT_ONCE = 200
 """Turns taken at one look. A look at the whole queue costs the same for one as for many; loading them takes its time."""
-_A_FEW = 20
 _AFTER_END_S = 0.02
 """A turn whose lease ends sooner than the next look is looked for then; so much later, for the clocks of two processes."""
 
@@ -168,20 +167,25 @@ class Lanes:
         self._hungry.clear()
         if node is None or self._is_draining:
             return _LOOK_S
-        # With a free place one only wants to know whether anything waits: the queue then gives the heads itself.
-        limit = _A_FEW if self._is_free() else 2 * self._max_running
-        ready, stopped, end_ms = await self._database.read(
-            lambda tx: (queue.heads(tx, limit), lane.cancelled_elsewhere(tx, node), queue.next_end_ms(tx))
+        # With a free place the queue gives the heads itself, all of which it looks through.
+        limit = 0 if self._is_free() else 2 * self._max_running
+        waits, heads, stopped, end_ms = await self._database.read(
+            lambda tx: (
+                queue.is_waiting(tx),
+                queue.heads(tx, limit) if limit else [],
+                lane.cancelled_elsewhere(tx, node),
+                queue.next_end_ms(tx),
+            )
         )
         self._stop_here(stopped)
-        waiting = [session_id for session_id in ready if session_id not in self._running]
         async with self._taking:
-            free = self._hold_places() if waiting else 0
+            free = self._hold_places() if waits else 0
             if free:
                 await self._take_waiting(free)
         if not free and self._may_run() and not self._is_draining:
-            for session_id in waiting:  # nothing is free: they stand in line with what this node took in
-                self.notify(session_id)
+            for session_id in heads:  # nothing is free: they stand in line with what this node took in
+                if session_id not in self._running:
+                    self.notify(session_id)
         return _LOOK_S if end_ms is None else min(_LOOK_S, max(0, end_ms) / 1000 + _AFTER_END_S)
 
     async def hear_stop(self, _detail: str) -> None:

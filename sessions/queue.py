@@ -92,6 +92,11 @@ def take_heads(
     )
 
 
+def is_waiting(tx: Transaction) -> bool:
+    """Whether there is a turn that nobody holds; it may have to wait for one before it that somebody does."""
+    return tx.row("SELECT 1 AS x FROM turn_queue WHERE vt <= clock_timestamp() LIMIT 1") is not None
+
+
 def heads(tx: Transaction, limit: int) -> list[SessionId]:
     """Sessions of which a turn could be taken now, the longest waiting first; not all, if others wait in front of them."""
     return [

@@ -362,6 +362,27 @@ async def test_what_arrives_while_a_node_stops_is_given_back(database):
     assert runner.ran == []
 
 
+async def test_a_lane_behind_a_long_one_that_is_held_is_found(database):
+    """However much waits in a lane whose first turn runs elsewhere, the next lane's first turn is taken by who has room."""
+    one, two = Slow(database), Slow(database)
+    first, second = lanes_on(database, one, lease_s=60, max_running=1), lanes_on(database, two, node="two")
+
+    def many(tx):
+        for _ in range(250):
+            arrive(tx, of(0))
+
+    await database.write(many)
+    await first.look()
+    await asyncio.wait_for(one.begun.wait(), 10)
+    await database.write(lambda tx: arrive(tx, of(1)))
+    await second.look()
+    await asyncio.wait_for(two.begun.wait(), 10)
+    one.gate.set()
+    two.gate.set()
+    for lanes in (first, second):
+        await lanes.drain(5)
+
+
 async def test_a_backlog_is_worked_off_without_waiting_for_looks(database):
     """More lanes than places: the next batch is asked for when there is room again, not a second later."""
 
