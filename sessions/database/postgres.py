@@ -49,6 +49,7 @@ from sessions.database.postgres_errors import (
     NO_SCHEMA,
     NO_SCHEMA_HINT,
     is_connection_lost,
+    is_impatient,
     is_plan_outdated,
     is_race,
     translated,
@@ -66,6 +67,9 @@ NEAR_S: Final = 0.0003
 MOST_TRIES: Final = 6
 _FIRST_PAUSE_S: Final = 0.01
 _NONE: Final[Parameters] = MappingProxyType({})
+_IMPATIENT: Final = "SET LOCAL lock_timeout = 100"  # milliseconds
+"""For a transaction of several operations: another node's may wait for what it holds while it waits for what that one holds. The
+server would notice such a circle after a second; alone, each operation waits for one lock and none waits in a circle."""
 _MIGRATION_LOCK: Final = 0x50414C56  # "PALV": one node at a time brings the schema up to date
 
 log = structlog.get_logger()
@@ -418,6 +422,8 @@ class PostgresDatabase:
                     return
                 if is_connection_lost(error) or is_plan_outdated(error):
                     self._connections.drop_idle()
+                if is_impatient(error):
+                    break
             else:
                 return
         for number, operation in enumerate(batch):
@@ -453,6 +459,8 @@ class PostgresDatabase:
         """Run operations in one transaction. Whatever it raises, nothing is stored, except with _OutcomeUnknown."""
         with self._connections.lent() as connection:
             tx = self._transaction(connection, "BEGIN")
+            if len(batch) > 1:
+                tx.defer(_IMPATIENT)
             for operation in batch:
                 operation.error = None
                 if in_savepoints:

@@ -98,6 +98,11 @@ def is_race(error: BaseException) -> bool:
     return isinstance(error, _RACES)
 
 
+def is_impatient(error: BaseException) -> bool:
+    """Somebody else holds a lock for longer than this transaction wanted to wait."""
+    return isinstance(error, errors.LockNotAvailable)
+
+
 def is_connection_lost(error: BaseException, connection: psycopg.Connection[Any] | None = None) -> bool:
     """The connection is of no use any more; whether the server is up will show with the next one."""
     if not isinstance(error, psycopg.Error):

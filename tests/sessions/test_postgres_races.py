@@ -479,3 +479,32 @@ async def test_two_nodes_that_start_at_once_migrate_once():
                 await node.write(arrive)
         finally:
             await asyncio.gather(*(node.close() for node in nodes))
+
+
+async def test_two_nodes_that_each_hold_what_the_other_wants_go_on_at_once(nodes):
+    """Operations that share a commit wait for another node for a moment only: then each is done alone, and no circle is left."""
+    await nodes.one.write(lambda tx: [inbox.set_cursor(tx, ACCOUNT, name, "0", NOW) for name in "ab"])
+    held = {"a": threading.Event(), "b": threading.Event()}
+
+    def first(own: str, other: str) -> Work:
+        def work(tx: Transaction) -> None:
+            tx.execute("SET LOCAL deadlock_timeout = '60s'")  # the server does not notice
+            inbox.set_cursor(tx, ACCOUNT, own, "first", NOW)
+            held[own].set()
+            held[other].wait(20)
+
+        return work
+
+    async def batch(node: PostgresDatabase, own: str, other: str) -> None:
+        busy = asyncio.create_task(node.write(lambda tx: tx.row("SELECT pg_sleep(0.1) AS x")))
+        await asyncio.sleep(0.05)  # what comes now shares the next commit
+        await asyncio.gather(
+            node.write(first(own, other)),
+            node.write(lambda tx: inbox.set_cursor(tx, ACCOUNT, other, f"by {own}", NOW)),
+            busy,
+        )
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(batch(nodes.one, "a", "b"), batch(nodes.two, "b", "a"))
+    found = await nodes.one.read(lambda tx: [inbox.cursor(tx, ACCOUNT, name) for name in "ab"])
+    assert set(found) <= {"first", "by a", "by b"}
