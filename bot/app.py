@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 
@@ -39,13 +39,9 @@ from config.names import AccountId
 from config.settings import ROLES, AccountSettings, Settings
 from sessions import leases, semantic, tokens
 from sessions.database.base import Database
-from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import StoreError
 from sessions.hot import HotSessions
 from sessions.leases import Lease, LeaseName
-
-if TYPE_CHECKING:
-    pass
 
 log = structlog.get_logger()
 
@@ -331,12 +327,7 @@ class App:
 
     async def _look_through(self) -> None:
         """What was too large to be looked through before the start is looked through beside it, once."""
-        if not isinstance(self.database, SqliteDatabase):
-            return  # a server looks after its pages itself
-        try:
-            damage = await self.database.check()
-        except OSError as error:
-            damage = str(error)
+        damage = await stores.damage_of(self.database)
         if damage is not None:
             log.error(
                 "store.damage_found",

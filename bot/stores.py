@@ -123,3 +123,13 @@ def _limits(settings: Settings) -> "Limits":
 def encryption_keys(settings: Settings) -> list[str]:
     """What the database is encrypted with, the key for new values first. Raises: StoreUnavailable for what is no key."""
     return read_keys([key.get_secret_value() for key in settings.store.encryption_keys or ()])
+
+
+async def damage_of(database: Database) -> str | None:
+    """What is wrong in a file that was too large to be looked through when it was opened. A server looks after its pages itself."""
+    if not isinstance(database, SqliteDatabase):
+        return None
+    try:
+        return await database.check()
+    except OSError as error:
+        return str(error)

@@ -42,11 +42,13 @@ _ASKED_BY = " AND EXISTS (SELECT 1 FROM inbox i WHERE i.id = turns.inbox_id AND 
 """The condition for turns of one person's messages."""
 
 
+_COUNT = "SELECT COUNT(*) AS n FROM turns WHERE session_id"
+
+
 def waiting(tx: Transaction, session_id: SessionId, *, person_id: PersonId | None = None) -> int:
     """Unfinished turns of a session; of one person's messages only, if one is given."""
     row = tx.row(
-        "SELECT COUNT(*) AS n FROM turns WHERE session_id = :id AND status IN ('queued', 'running')"
-        + ("" if person_id is None else _ASKED_BY),
+        f"{_COUNT} = :id AND {_UNFINISHED}" + ("" if person_id is None else _ASKED_BY),
         {"id": session_id} if person_id is None else {"id": session_id, "person": person_id},
     )
     return int(row["n"]) if row else 0
@@ -56,9 +58,8 @@ def counting_under(key: str) -> Statement:
     """Gives the unfinished turns of the live session under a key, as `n`."""
     return (
         (
-            "SELECT COUNT(*) AS n FROM turns WHERE session_id ="
-            " (SELECT id FROM sessions WHERE key = :key AND status IN ('active', 'paused'))"
-            " AND status IN ('queued', 'running')"
+            f"{_COUNT} = (SELECT id FROM sessions WHERE key = :key AND status IN ('active', 'paused'))"
+            f" AND {_UNFINISHED}"
         ),
         {"key": key},
     )

@@ -233,7 +233,7 @@ class PostgresDatabase:
         """
         database = cls(Connections(url, limits or Limits()), writers=writers, readers=readers)
         await database._start(lambda: database._prepare(now(), keys, reader_role))
-        if await database.answer_s() > NEAR_S:
+        if await database._answer_s() > NEAR_S:
             database._line_count = writers
         return database
 
@@ -307,9 +307,8 @@ class PostgresDatabase:
 
         return await self._in_thread(self._writers, run)
 
-    async def answer_s(self) -> float:
+    async def _answer_s(self) -> float:
         """Seconds until the server answers when it has nothing to do."""
-        self._check_open()
 
         def ask() -> float:
             with self._connections.lent() as connection:
