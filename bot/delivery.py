@@ -100,7 +100,8 @@ class Delivery:
 
     async def recover(self) -> int:
         """Take up what the last process left unsent, and the holds it was told. Gives the number of channels."""
-        await self._database.write(outbox.recover)
+        for account in self._adapters:
+            await self._database.write(self._doubt(account))
         return sum([await self._recover(account) for account in self._adapters])
 
     async def own(self, account: AccountId, lease: Lease | None) -> None:
@@ -113,7 +114,7 @@ class Delivery:
             ]:  # what they know must not be overwritten with doubt
                 await asyncio.wait(recording, timeout=_STORE_RETRY_S)
             self._governor.add(account, self._pace_of(account))
-            await self._durably(lambda: self._database.write(lambda tx: outbox.recover(tx, account, lease)))
+            await self._durably(lambda: self._database.write(self._doubt(account, lease)))
             waiting = await self._durably(lambda: self._recover(account))
             log.info("delivery.account_taken", account=account, channels_waiting=waiting)
             while True:
@@ -146,6 +147,11 @@ class Delivery:
         if lease is None:  # it ended a moment ago: without a fence nothing may begin
             raise StaleLease(f"send {account} is not this node's any more")
         return lease
+
+    def _doubt(self, account: AccountId, lease: Lease | None = None) -> Callable[[Transaction], int]:
+        """Whatever the last sender of an account had under way: it may be out."""
+        shows_repeats = not self._adapters[account].capabilities.is_idempotent
+        return lambda tx: outbox.recover(tx, account, lease, shows_repeats=shows_repeats)
 
     def _pace_of(self, account: AccountId) -> Pace:
         return _pace(self._adapters[account].capabilities.pace, self._accounts[account])
@@ -347,7 +353,7 @@ class Delivery:
         if is_late or chunk.attempts >= self._settings.delivery.max_attempts:
             return await self._give_up(chunk, "too old" if is_late else "too many tries")
         is_repeat = _may_be_out(chunk)
-        if is_repeat and not adapter.capabilities.is_idempotent:
+        if self._shows_twice(chunk):
             policy = self._accounts[account].on_uncertain
             if policy != "resend":
                 # Asking about the question itself could go on for ever.
@@ -390,9 +396,12 @@ class Delivery:
             )
         self._governor.answered(account)
         self._recording.add((account, channel))
-        is_shown_twice = is_repeat and not adapter.capabilities.is_idempotent
-        await self._mark_sent(chunk, message_id, waited_ms, was_repeat=is_shown_twice)
+        await self._mark_sent(chunk, message_id, waited_ms, was_repeat=self._shows_twice(chunk))
         return True
+
+    def _shows_twice(self, chunk: OutgoingChunk) -> bool:
+        """Sent (again), people may see it twice."""
+        return _may_be_out(chunk) and not self._adapters[chunk.address.account].capabilities.is_idempotent
 
     async def _mark_begun(self, chunk: OutgoingChunk) -> bool:
         """False if another has done something to it since it was read."""
@@ -508,7 +517,10 @@ class Delivery:
                 pause = min(_UNCERTAIN_LONGEST_S, self._uncertain_first_s * 2 ** min(10, chunk.attempts))
                 until = now + round(1000 * pause)
                 await self._store(
-                    channel, lambda tx: outbox.mark_uncertain(tx, chunk.id, until, error.reason)
+                    channel,
+                    lambda tx: outbox.mark_uncertain(
+                        tx, chunk.id, until, error.reason, was_repeat=self._shows_twice(chunk)
+                    ),
                 )
                 self._count(account, "uncertain")
                 return False
@@ -591,7 +603,7 @@ def _put_off(
 ) -> None:
     """This try was certainly not sent; whether an earlier one was stays as open as it is."""
     outbox.put_off(tx, chunk.id, until, reason, waited_ms=waited_ms, counts=counts)
-    if _may_be_out(chunk):
+    if chunk.state == "sending":
         outbox.begin(tx, chunk.id)
 
 

@@ -165,18 +165,20 @@ def channels_waiting(tx: Transaction, account: AccountId) -> list[ChannelId]:
     ]
 
 
-def recover(tx: Transaction, account: AccountId | None = None, lease: Lease | None = None) -> int:
-    """Sends under way when the last sender died may or may not have gone out; of one account, if one is given. Gives how many.
+def recover(
+    tx: Transaction, account: AccountId, lease: Lease | None = None, *, shows_repeats: bool = False
+) -> int:
+    """An account's sends under way when the last sender died may or may not have gone out. Gives how many.
 
+    `shows_repeats`: the platform shows a message that is sent twice twice, so a repeat among them counts as one.
     Raises: StaleLease.
     """
     if lease is not None:
         leases.check(tx, lease)
     return tx.execute(
-        "UPDATE outbox SET state = 'uncertain', may_be_out = 1"
-        f" WHERE state = 'sending' AND state IN {_WAITING}"
-        + ("" if account is None else " AND account = :account"),
-        {} if account is None else {"account": account},
+        "UPDATE outbox SET state = 'uncertain', repeats = repeats + may_be_out * :shows, may_be_out = 1"
+        f" WHERE state = 'sending' AND state IN {_WAITING} AND account = :account",
+        {"account": account, "shows": int(shows_repeats)},
     )
 
 
@@ -243,12 +245,14 @@ def put_off(
     )
 
 
-def mark_uncertain(tx: Transaction, chunk_id: int, until: int, error: str) -> None:
-    """The answer to a send was lost."""
+def mark_uncertain(
+    tx: Transaction, chunk_id: int, until: int, error: str, *, was_repeat: bool = False
+) -> None:
+    """The answer to a send was lost. `was_repeat`: people may see the text once more than they should, as with `mark_sent`."""
     tx.execute(
-        "UPDATE outbox SET state = 'uncertain', may_be_out = 1, attempts = attempts + 1, not_before = :until, error = :error"
-        f" WHERE id = :id AND state IN {_WAITING}",
-        {"until": until, "error": error[:500], "id": chunk_id},
+        "UPDATE outbox SET state = 'uncertain', may_be_out = 1, attempts = attempts + 1, not_before = :until, error = :error,"
+        f" repeats = repeats + :repeat WHERE id = :id AND state IN {_WAITING}",
+        {"until": until, "error": error[:500], "repeat": int(was_repeat), "id": chunk_id},
     )
 
 

@@ -342,6 +342,18 @@ async def test_elsewhere_it_is_sent_again_and_marked(build):
         assert (await outbox(house))[0]["repeats"] == 1
 
 
+async def test_every_repeat_is_counted(build):
+    """The answer to the repeat is lost as well: people see it three times, two of them marked, and the row says two."""
+    house = build(capabilities=LIKE_TELEGRAM)
+    async with house.running():
+        house.room.lose_next_answer()
+        house.room.lose_next_answer()
+        await house.deliver("go")
+        await house.until_quiet()
+        assert house.shown() == ["echo: go", *[f"{REPEAT_MARK}echo: go"] * 2]
+        assert (await outbox(house))[0]["repeats"] == 2
+
+
 async def test_the_operator_may_prefer_silence(build):
     """on_uncertain = skip: it is left, recorded as skipped, and the next reply goes out; the message is settled."""
     house = build(capabilities=LIKE_TELEGRAM, account={"on_uncertain": "skip"})

@@ -518,7 +518,7 @@ class StoreMachine(RuleBasedStateMachine):
     def the_process_dies_and_comes_back(self) -> None:
         self.runner.run(self.database.close())
         self.database = self.runner.run(self.opener())
-        recovered = self.write(lambda tx: (lane.recover(tx), outbox.recover(tx)))
+        recovered = self.write(lambda tx: (lane.recover(tx), outbox.recover(tx, ACCOUNT)))
         sending = [chunk for chunk in self.chunks.values() if chunk.state == "sending"]
         assert recovered == (len(self.running), len(sending))
         for turn in self.running:

@@ -131,6 +131,24 @@ def test_a_lost_answer_makes_a_chunk_uncertain_and_repeats_are_counted(tx):
     assert row(tx, chunk.id)["repeats"] == 1
 
 
+def test_a_repeat_of_which_nothing_was_heard_is_counted(tx):
+    """Each of them may stand in the channel: a repeat whose answer was lost, and one that died with its sender; the first send not."""
+    reply(tx, "hi")
+    chunk = only(tx)
+    outbox.begin(tx, chunk.id)
+    outbox.recover(tx, ACCOUNT, shows_repeats=True)
+    assert row(tx, chunk.id)["repeats"] == 0
+    outbox.begin(tx, chunk.id)
+    outbox.recover(tx, ACCOUNT, shows_repeats=True)
+    assert row(tx, chunk.id)["repeats"] == 1
+    outbox.begin(tx, chunk.id)
+    outbox.mark_uncertain(tx, chunk.id, NOW, "timeout", was_repeat=True)
+    assert row(tx, chunk.id)["repeats"] == 2
+    outbox.begin(tx, chunk.id)
+    outbox.recover(tx, ACCOUNT)
+    assert row(tx, chunk.id)["repeats"] == 2, "where a repeat replaces the first"
+
+
 def test_a_chunk_stays_uncertain_until_the_platform_has_it(tx):
     """A later try that certainly failed says nothing about the first: the chunk may still stand in the channel."""
     reply(tx, "hi")
@@ -142,7 +160,7 @@ def test_a_chunk_stays_uncertain_until_the_platform_has_it(tx):
         outbox.put_off(tx, chunk.id, NOW, "connection refused", counts=False)
         assert only(tx).state == "uncertain"
     outbox.begin(tx, chunk.id)
-    outbox.recover(tx)
+    outbox.recover(tx, ACCOUNT)
     outbox.begin(tx, chunk.id)
     outbox.put_off(tx, chunk.id, NOW, "connection refused", counts=False)
     assert only(tx).state == "uncertain"
@@ -163,8 +181,8 @@ def test_a_crash_makes_uncertain_what_was_being_sent(tx):
     chunks = outbox.waiting(tx, ACCOUNT, CHANNEL)
     outbox.begin(tx, chunks[0].id)
     outbox.mark_sent(tx, chunks[1].id, "p", NOW, body=chunks[1].body)
-    assert outbox.recover(tx) == 1
-    assert outbox.recover(tx) == 0
+    assert outbox.recover(tx, ACCOUNT) == 1
+    assert outbox.recover(tx, ACCOUNT) == 0
     assert [(chunk.body["text"], chunk.state) for chunk in outbox.waiting(tx, ACCOUNT, CHANNEL)] == [
         ("one", "uncertain"),
         ("three", "ready"),
@@ -197,7 +215,7 @@ def test_what_is_done_cannot_come_back(tx, end):
     outbox.mark_uncertain(tx, chunk.id, NOW, "late")
     outbox.forget_message(tx, chunk.id)
     outbox.give_up(tx, chunk.id, "failed", "late", NOW + 9)
-    outbox.recover(tx)
+    outbox.recover(tx, ACCOUNT)
     assert row(tx, chunk.id) == before
 
 
@@ -261,7 +279,7 @@ def test_a_second_run_goes_on_with_the_message_of_the_first(tx, claim):
     chunk_id, _ = outbox.open_preview(tx, claim.address, body("Fo"), NOW, turn=claim)
     outbox.mark_sent(tx, chunk_id, "p-1", NOW)
     lane.recover(tx)
-    outbox.recover(tx)
+    outbox.recover(tx, ACCOUNT)
     again = claimed(tx, claim.session_id)
     assert outbox.open_preview(tx, again.address, body("Fou"), NOW, turn=again) == (chunk_id, "p-1")
 
@@ -270,7 +288,7 @@ def test_a_preview_of_unknown_outcome_is_left_to_the_final_reply(tx, claim):
     """Killed while the preview was being sent: no second preview; the answer goes out as a repeat."""
     chunk_id, _ = outbox.open_preview(tx, claim.address, body("Fo"), NOW, turn=claim)
     lane.recover(tx)
-    outbox.recover(tx)
+    outbox.recover(tx, ACCOUNT)
     again = claimed(tx, claim.session_id)
     assert outbox.open_preview(tx, again.address, body("Fo"), NOW, turn=again) is None
     outbox.add(tx, again.address, "answer", [body("Four")], NOW)

@@ -911,7 +911,7 @@ async def test_a_turn_costs_the_same_in_a_long_session(tmp_path):
         lane.recover(watched)
         lane.sessions_with_work(watched)
         lane.request_cancel(watched, ["s"], 0, with_queued=False)
-        outbox.recover(watched)
+        outbox.recover(watched, "a")
         outbox.waiting(watched, "a", "c")
         outbox.channels_waiting(watched, "a")
         outbox.sent_since(watched, "a", 0)
