@@ -231,7 +231,8 @@ class PostgresDatabase:
 
         Raises: StoreUnavailable (also for keys that do not fit), StoreCorrupt (tables of another program), SchemaTooNew.
         """
-        database = cls(Connections(url, limits or Limits()), writers=writers, readers=readers)
+        connections = Connections(url, limits or Limits(), most=writers + 1 + readers)
+        database = cls(connections, writers=writers, readers=readers)
         await database._start(lambda: database._prepare(now(), keys, reader_role))
         if await database._answer_s() > NEAR_S:
             database._line_count = writers
@@ -420,7 +421,7 @@ class PostgresDatabase:
                     batch[0].error = self._final(error)
                     return
                 if is_connection_lost(error) or is_plan_outdated(error):
-                    self._connections.drop_idle()
+                    self._connections.renew()
                 if is_impatient(error):
                     break
             else:
@@ -447,7 +448,7 @@ class PostgresDatabase:
     def _may_try_again(self, error: BaseException, attempt: int) -> bool:
         """Decide, and wait a moment where that helps."""
         if is_connection_lost(error) or is_plan_outdated(error):
-            self._connections.drop_idle()  # the server was restarted: the rest of them are dead as well
+            self._connections.renew()  # the server was restarted: the rest of them are dead as well
             return attempt <= 2
         if is_race(error) and attempt < MOST_TRIES:
             time.sleep(random.uniform(0, _FIRST_PAUSE_S * 2**attempt))

@@ -1,11 +1,12 @@
-"""Connections to PostgreSQL: made when they are needed, checked once, lent to one thread at a time, thrown away when broken.
+"""Connections to PostgreSQL: psycopg's pool makes them when they are needed, and each is lent to one thread at a time.
 
-Owns connecting and what every connection is set to. It keeps no timers and retries nothing: whoever needs a connection while the
-server is away hears the reason at once, and the first who asks when it is back gets one.
+Owns what every connection is set to, which of them go back, and why there is none: the pool would let whoever asks wait and then
+say that it took too long. Here the reason is told as soon as one try to connect has failed, and trying again is the caller's.
 """
 
 import contextlib
 import functools
+import logging
 import ssl
 import threading
 import time
@@ -13,12 +14,13 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from sessions.database import postgres_values
 from sessions.database.postgres_errors import (
@@ -31,12 +33,17 @@ from sessions.database.postgres_errors import (
 from sessions.database.postgres_statements import Statements
 from sessions.errors import StoreUnavailable
 
+# What it says of connections that failed, whoever asked for one says as well, with the reason.
+logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+
 T = TypeVar("T")
 
 OLDEST_SERVER: Final = 140_000
 OURS: Final = "datname = current_database() AND usename = session_user AND application_name LIKE 'palaver%'"
 """The condition on `pg_stat_activity` for connections of Palaver's to this database."""
 _IDLE_KEPT_S: Final = 300.0
+_LOOK_S: Final = 0.02
+"""How often who waits for a connection looks whether there will be none."""
 _ROOTS: Final = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -67,6 +74,23 @@ class Connection(psycopg.Connection[Any]):
     process: int = 0
     """The server's process at the other end. What a pooler in between calls it at the beginning is an invention of its own."""
 
+    @classmethod
+    def connect(  # type: ignore[override]  # the pool hands on what it was given for this
+        cls, conninfo: str = "", *, one_of: "Connections", **arguments: Any
+    ) -> Self:
+        """A new connection, set up; if it cannot be had, `one_of` is told why, for the pool tells nobody."""
+        try:
+            connection = super().connect(conninfo, **arguments)
+            try:
+                one_of.set_up(connection)
+            except BaseException:
+                connection.close()
+                raise
+        except Exception as error:
+            one_of.note_failure(error)
+            raise
+        return connection
+
     @functools.cached_property
     def statements(self) -> Statements:
         return Statements(self)
@@ -84,10 +108,13 @@ class Connection(psycopg.Connection[Any]):
 
 
 class Connections:
-    """Connections of one kind. At most as many exist as threads ask at the same time."""
+    """Connections of one kind; none is made before one is needed."""
 
-    def __init__(self, url: str, limits: Limits) -> None:
-        """Raises: StoreUnavailable for an address that is none; it is not repeated, for it holds a password."""
+    def __init__(self, url: str, limits: Limits, *, most: int = 4) -> None:
+        """`most`: at least as many as threads may ask at the same time.
+
+        Raises: StoreUnavailable for an address that is none; it is not repeated, for it holds a password.
+        """
         try:
             given = conninfo_to_dict(url)
         except psycopg.ProgrammingError:
@@ -97,22 +124,34 @@ class Connections:
             ) from None
         self.where = _place(given)
         cut_s = max(3, round(limits.cut_network_s))
-        self._arguments: dict[str, Any] = {
-            "connect_timeout": max(2, round(limits.connect_s)),
-            "keepalives_idle": max(1, cut_s // 3),
-            "keepalives_interval": max(1, cut_s // 3),
-            "keepalives_count": 2,
-            "tcp_user_timeout": cut_s * 1000,
-            **_with_system_roots(given),
-            # The rest is the operator's, or a pooler adds it: who counts us goes by the beginning.
-            "application_name": f"palaver {given.get('application_name', '')}".rstrip(),
-            "client_encoding": "UTF8",
-        }
         self._limits = limits
         self._lock = threading.Lock()
-        self._idle: list[tuple[Connection, float]] = []
         self._made: weakref.WeakSet[Connection] = weakref.WeakSet()
-        self._is_closed = False
+        self._failure: tuple[float, Exception] | None = None
+        """When connecting failed last, and why."""
+        self._pool = ConnectionPool(
+            connection_class=Connection,
+            kwargs={
+                "connect_timeout": max(2, round(limits.connect_s)),
+                "keepalives_idle": max(1, cut_s // 3),
+                "keepalives_interval": max(1, cut_s // 3),
+                "keepalives_count": 2,
+                "tcp_user_timeout": cut_s * 1000,
+                **_with_system_roots(given),
+                # The rest is the operator's, or a pooler adds it: who counts us goes by the beginning.
+                "application_name": f"palaver {given.get('application_name', '')}".rstrip(),
+                "client_encoding": "UTF8",
+                "autocommit": True,
+                "row_factory": dict_row,
+                "cursor_factory": psycopg.RawCursor,
+                "one_of": self,
+            },
+            min_size=0,
+            max_size=most,
+            max_idle=_IDLE_KEPT_S,
+            reconnect_timeout=0,
+            open=False,
+        )
 
     @contextlib.contextmanager
     def lent(self, *, is_patient: bool = False) -> Iterator[Connection]:
@@ -133,7 +172,7 @@ class Connections:
                 connection.close()
             raise
         finally:
-            self._give_back(connection)
+            self._pool.putconn(connection)
 
     def processes(self) -> list[int]:
         """The server's processes that serve us."""
@@ -163,56 +202,42 @@ class Connections:
                 f"{self.where} is reached over a pooler that hands its connections round", POOLER_HINT
             )
 
-    def drop_idle(self) -> None:
-        """Close what nobody uses: after one of them was found dead, the others probably are, too."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for connection, _ in idle:
-            connection.close()
+    def renew(self) -> None:
+        """Replace all of them: after one was found dead, the others probably are, too."""
+        self._pool.drain()
 
     def close(self) -> None:
-        self._is_closed = True
-        self.drop_idle()
+        self._pool.close(timeout=0)  # whoever is connecting in the background finds it closed
+
+    def note_failure(self, error: Exception) -> None:
+        """A connection could not be made just now."""
+        self._failure = time.monotonic(), error
 
     def _take(self) -> Connection:
-        oldest = time.monotonic() - _IDLE_KEPT_S
+        began = time.monotonic()
         while True:
-            with self._lock:
-                if not self._idle:
-                    break
-                connection, since = self._idle.pop()
-            if since >= oldest and not connection.closed:
-                return connection
-            connection.close()
-        return self._connect()
+            try:
+                self._pool.open()
+                return self._pool.getconn(timeout=_LOOK_S)
+            except PoolClosed as error:
+                raise StoreUnavailable(f"{self.where} is not used any more", "Open it again.") from error
+            except PoolTimeout:
+                self._check_hope(began)
 
-    def _give_back(self, connection: Connection) -> None:
-        if not connection.closed and not self._is_closed:
-            with self._lock:
-                self._idle.append((connection, time.monotonic()))
-        else:
-            connection.close()
-
-    def _connect(self) -> Connection:
-        try:
-            connection = Connection.connect(
-                "", **self._arguments, autocommit=True, row_factory=dict_row, cursor_factory=psycopg.RawCursor
+    def _check_hope(self, began: float) -> None:
+        """Raises: StoreUnavailable, if who waits for a connection since `began` has waited for nothing."""
+        failure = self._failure
+        if failure is not None and failure[0] >= began:
+            if isinstance(failure[1], psycopg.Error):
+                raise unreachable(failure[1], self.where) from failure[1]
+            raise failure[1]
+        if time.monotonic() > began + self._limits.answer_s:
+            raise StoreUnavailable(
+                f"{self.where} gave no connection for {self._limits.answer_s:g} s", "See the server's log."
             )
-        except psycopg.Error as error:
-            raise unreachable(error, self.where) from error
-        try:
-            self._set_up(connection)
-        except psycopg.Error as error:
-            connection.close()
-            raise unreachable(error, self.where) from error
-        except BaseException:
-            connection.close()
-            raise
-        with self._lock:
-            self._made.add(connection)
-        return connection
 
-    def _set_up(self, connection: Connection) -> None:
+    def set_up(self, connection: Connection) -> None:
+        """What every connection is set to. Raises: psycopg.Error, StoreUnavailable for a server that will not do."""
         if connection.info.server_version < OLDEST_SERVER:
             raise StoreUnavailable(
                 f"{self.where} runs PostgreSQL {connection.info.server_version // 10_000}",
@@ -244,6 +269,8 @@ class Connections:
         ).fetchone()
         assert row is not None
         connection.process = row["process"]
+        with self._lock:
+            self._made.add(connection)
 
 
 def _process(connection: psycopg.Connection[Any]) -> int:

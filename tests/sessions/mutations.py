@@ -51,6 +51,7 @@ POSTGRESQL = (
     "tests/conformance/test_database.py",
     "tests/sessions/test_postgres.py",
     "tests/sessions/test_postgres_races.py",
+    "tests/sessions/test_postgres_connections.py",
 )
 
 BREAKS = (
@@ -273,6 +274,20 @@ BREAKS = (
         "queue.py",
         '" AND vt <= clock_timestamp() FOR UPDATE SKIP LOCKED)"',
         '" FOR UPDATE SKIP LOCKED)"',
+        POSTGRESQL,
+    ),
+    Break(
+        "nobody is told why there is no connection",
+        "database/postgres_connections.py",
+        "            one_of.note_failure(error)\n",
+        "",
+        POSTGRESQL,
+    ),
+    Break(
+        "dead connections are lent again",
+        "database/postgres_connections.py",
+        "        self._pool.drain()",
+        "        pass",
         POSTGRESQL,
     ),
 )
