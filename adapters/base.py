@@ -106,6 +106,8 @@ class Health:
     state: Literal["starting", "hearing", "retrying", "refused", "stopped"]
     last_heard_at: float | None = None
     detail: str = ""
+    is_cut_off: bool = False
+    """The platform does not answer. From another machine it may: where there is one, it may hear this account instead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,11 @@ class App:
             lease_database = database
         self.roles = settings.node.roles
         self.node = Node(
-            lease_database, name_of(settings.node.name), lease_s=settings.node.lease_s, hints=hints
+            lease_database,
+            name_of(settings.node.name),
+            lease_s=settings.node.lease_s,
+            pass_on_after_s=settings.node.pass_on_after_s,
+            hints=hints,
         )
         node = None if self.node.is_alone else self.node.name
         self._run_name = LeaseName("run", AccountId(self.node.name))
@@ -227,7 +231,7 @@ class App:
         self.node.on_hint("stop", self.lanes.hear_stop)
         self.node.on_hint("outbox", lambda account: self.delivery.look(AccountId(account)))
         self.node.on_hint("typing", self.delivery.type)
-        await self.node.start(self._duties())
+        await self.node.start(self._duties(), in_vain=self._in_vain())
         self._running += [
             asyncio.create_task(_load(agent), name=f"load {agent.name}") for agent in self._agents.values()
         ]
@@ -303,6 +307,20 @@ class App:
                 duties[self._run_name] = lambda _lease: self.lanes.share()
             duties[LeaseName("upkeep")] = self._keep_up
         return duties
+
+    def _in_vain(self) -> Mapping[LeaseName, Callable[[], bool]]:
+        """How to tell that an account's platform cannot be reached from here."""
+
+        def hears_nothing(account: AccountId) -> bool:
+            return self.adapters[account].health().is_cut_off
+
+        def sends_nothing(account: AccountId) -> bool:
+            is_heard_here = self.node.holds(LeaseName("hear", account))
+            return self.delivery.is_down(account) or (is_heard_here and hears_nothing(account))
+
+        hearing = {LeaseName("hear", account): partial(hears_nothing, account) for account in self.adapters}
+        sending = {LeaseName("send", account): partial(sends_nothing, account) for account in self.adapters}
+        return hearing | sending
 
     async def _keep_up(self, _lease: Lease | None) -> None:
         """All that is done for the store as a whole, by one node at a time."""

@@ -98,6 +98,10 @@ class Delivery:
     def channels_busy(self) -> int:
         return len(self._senders)
 
+    def is_down(self, account: AccountId) -> bool:
+        """Whether the platform did not answer when something was last sent for the account."""
+        return self._governor.is_down(account)
+
     async def recover(self) -> int:
         """Take up what the last process left unsent, and the holds it was told. Gives the number of channels."""
         for account in self._adapters:

@@ -6,6 +6,9 @@ sending for it, cleaning up) is given by `bot/app.py`; the rows are `sessions/le
 A node acts on a lease only while its own clock says that it has not ended. It counts from before it asked the database, so its time
 ends first. When the database does not answer, the duties end in time and begin again by themselves; a duty that was cut off in the
 middle of a send is fenced by the lease's epoch, and whoever comes next finds in the rows what was under way.
+
+A node that reaches the database but not the platform keeps renewing a lease that is of no use to anybody. So it passes it on to the
+others after a while. If they fare no better, the platform itself is away: each next time it is passed on after twice as long.
 """
 
 import asyncio
@@ -14,6 +17,7 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
@@ -31,6 +35,7 @@ Duty = Callable[[Lease | None], Awaitable[None]]
 _LONGEST_LOOK_S: Final = 1.0
 _END_TIMEOUT_S: Final = 6.0
 _RESTART_S: Final = 5.0
+_MOST_DOUBLINGS: Final = 5
 
 
 def boot_clock() -> float:
@@ -55,6 +60,15 @@ class Hints(Protocol):
     async def close(self) -> None: ...
 
 
+@dataclass(slots=True)
+class _Use:
+    """Whether a held duty is done in vain, since when that is so, and how often in succession it was passed on for it."""
+
+    is_in_vain: bool
+    since: float
+    passed_on: int = 0
+
+
 class Node:
     """One process. Without a database for leases it is alone, and has all its duties at once."""
 
@@ -64,10 +78,14 @@ class Node:
         name: str,
         *,
         lease_s: float = 10.0,
+        pass_on_after_s: float = 30.0,
         hints: Hints | None = None,
         clock: Callable[[], float] = boot_clock,
     ) -> None:
-        """With `hints`, what is given back or queued for another is heard of at once; without, at the next look."""
+        """With `hints`, what is given back or queued for another is heard of at once; without, at the next look.
+
+        `pass_on_after_s`: how long a duty that is done in vain is kept, while another node is there.
+        """
         self.name = name
         self._hints = hints
         self._listeners: dict[str, Callable[[str], Awaitable[None]]] = {"leases": self._wake}
@@ -81,6 +99,12 @@ class Node:
         """Leases and until when they may be acted on."""
         self._tasks: dict[LeaseName, list[asyncio.Task[None]]] = {}
         """What runs for a duty: the last of them, and those before it that have not come to their end yet."""
+        self._pass_on_after_s = pass_on_after_s
+        self._is_in_vain: Mapping[LeaseName, Callable[[], bool]] = {}
+        self._uses: dict[LeaseName, _Use] = {}
+        self._left_until: dict[LeaseName, float] = {}
+        """What was passed on, and until when it is left to the others."""
+        self._passing: set[asyncio.Task[None]] = set()
         self._strays: list[Lease] = []
         """Leases that came or were renewed when their duty was over already."""
         self._renewed_at = float("-inf")
@@ -106,9 +130,15 @@ class Node:
         held = self._held.get(name)
         return None if held is None else held[0]
 
-    async def start(self, duties: Mapping[LeaseName, Duty]) -> None:
-        """Take up what is free, and go on looking for the rest."""
+    async def start(
+        self,
+        duties: Mapping[LeaseName, Duty],
+        *,
+        in_vain: Mapping[LeaseName, Callable[[], bool]] | None = None,
+    ) -> None:
+        """Take up what is free, and go on looking for the rest. `in_vain` tells of a duty whether it is of no use just now."""
         self._duties = dict(duties)
+        self._is_in_vain = in_vain or {}
         if self._database is None:
             for name in duties:
                 self._gain(name, None, float("inf"))
@@ -148,22 +178,13 @@ class Node:
         held = [lease for name in chosen if (lease := self.lease(name)) is not None]
         for name in chosen:
             self._drop(name)
-        ending = [task for name in chosen for task in self._tasks.get(name, ())]
-        if ending:
-            await asyncio.wait(ending, timeout=_END_TIMEOUT_S)
-        if held and self._database is not None:
-            self._strays += held
-            with contextlib.suppress(StoreError, TimeoutError):  # it ends by itself then
-                async with asyncio.timeout(self._lease_s):
-                    await self._database.write(self._release_strays)
-                    self._strays = [lease for lease in self._strays if lease not in held]
-                    self.hint("leases")
-                    for lease in held:
-                        log.info("node.lease_released", node=self.name, lease=str(lease.name))
+        await self._release(held, chosen)
 
     async def close(self) -> None:
         """End all duties; their leases are given back."""
         await self.give_back(list(self._duties))
+        if self._passing:
+            await asyncio.wait(self._passing)
         for task in (self._running, self._hearing):
             if task is not None:
                 task.cancel()
@@ -191,13 +212,18 @@ class Node:
                 log.exception("node.leases_failed", node=self.name)
             else:
                 self.trouble = None
+                self._pass_on_what_is_in_vain()
 
     async def _look(self, database: Database) -> None:
         """Renew what is held, if it is time, and take up what is free. Raises: StoreError."""
         asked_at = self._clock()
         held = [lease for lease, _ in self._held.values() if lease is not None]
         must_renew = bool(held) and asked_at - self._renewed_at >= self._lease_s / 3
-        wanted = [name for name in self._duties if name not in self._held]
+        wanted = [
+            name
+            for name in self._duties
+            if name not in self._held and self._left_until.get(name, asked_at) <= asked_at
+        ]
         lease_ms = round(self._lease_s * 1000)
 
         def work(tx: Transaction) -> tuple[list[Lease], list[Lease]]:
@@ -232,6 +258,49 @@ class Node:
             self._gain(lease.name, lease, until)
         self.holders = {**self.holders, **{lease.name: self.name for lease in gained}}
         self._set_expiry()
+
+    def _pass_on_what_is_in_vain(self) -> None:
+        """Leave to the others what this node cannot do: from where they are it may be possible."""
+        now = self._clock()
+        others = any(name.kind == "live" and node != self.name for name, node in self.holders.items())
+        for name, is_in_vain in self._is_in_vain.items():
+            use = self._uses.setdefault(name, _Use(is_in_vain=False, since=now))
+            is_now = name in self._held and is_in_vain()
+            if name not in self._held or is_now != use.is_in_vain:
+                use.is_in_vain, use.since = is_now, now
+            lasted_s = now - use.since
+            if not is_now:
+                if lasted_s >= self._pass_on_after_s:
+                    use.passed_on = 0
+            elif others and lasted_s >= self._pass_on_after_s * 2**use.passed_on:
+                use.passed_on = min(_MOST_DOUBLINGS, use.passed_on + 1)
+                self._pass_on(name, lasted_s)
+
+    def _pass_on(self, name: LeaseName, after_s: float) -> None:
+        lease = self.lease(name)
+        if lease is None:
+            return
+        log.warning("node.lease_passed_on", node=self.name, lease=str(name), after_s=round(after_s))
+        self._left_until[name] = self._clock() + self._lease_s
+        self._drop(name)
+        task = asyncio.create_task(self._release([lease], [name]), name=f"pass-on-{name}")
+        self._passing.add(task)
+        task.add_done_callback(self._passing.discard)
+
+    async def _release(self, held: Sequence[Lease], names: Sequence[LeaseName]) -> None:
+        """Once these duties have come to their end, let go of their leases."""
+        ending = [task for name in names for task in self._tasks.get(name, ())]
+        if ending:
+            await asyncio.wait(ending, timeout=_END_TIMEOUT_S)
+        if held and self._database is not None:
+            self._strays += held
+            with contextlib.suppress(StoreError, TimeoutError):  # it ends by itself then
+                async with asyncio.timeout(self._lease_s):
+                    await self._database.write(self._release_strays)
+                    self._strays = [lease for lease in self._strays if lease not in held]
+                    self.hint("leases")
+                    for lease in held:
+                        log.info("node.lease_released", node=self.name, lease=str(lease.name))
 
     def _release_strays(self, tx: Transaction) -> None:
         for lease in self._strays:

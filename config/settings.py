@@ -461,6 +461,11 @@ class NodeSettings(Section):
         le=300,
         description="How long an account stays a node's that is not heard of any more; the next node takes over then.",
     )
+    pass_on_after_s: Seconds = Field(
+        30,
+        ge=1,
+        description="How long a node that reaches the database, but not the platform, keeps an account while another node is there.",
+    )
 
 
 def default_database_url() -> str:

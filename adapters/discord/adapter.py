@@ -19,7 +19,7 @@ from adapters.base import Capabilities, Health, Intake, Pace, WebhookRoute
 from adapters.discord import commands as command_table
 from adapters.discord import render as rendering
 from adapters.discord.answers import Answers
-from adapters.discord.failures import in_words
+from adapters.discord.failures import in_words, is_silence
 from adapters.discord.hearing import Hearing
 from adapters.discord.interactions import Interactions
 from adapters.discord.link import Link
@@ -133,7 +133,7 @@ class DiscordAdapter:
                 tasks.create_task(hearing.run())
                 tasks.create_task(self._stay_connected(hearing, intake))
         finally:
-            self._health = replace(self._health, state="stopped")
+            self._health = replace(self._health, state="stopped", is_cut_off=False)
             await self._interactions.stop()
             with suppress(
                 Exception
@@ -179,7 +179,9 @@ class DiscordAdapter:
                     reason=in_words(error),
                     exc_info=None if is_outage else error,
                 )
-                self._health = replace(self._health, state="retrying", detail=in_words(error))
+                self._health = replace(
+                    self._health, state="retrying", detail=in_words(error), is_cut_off=is_silence(error)
+                )
                 await asyncio.sleep(self._waits.backed_off_s(failures))
 
     async def _connect_once(self, hearing: Hearing, intake: Intake) -> None:
@@ -217,7 +219,7 @@ class DiscordAdapter:
 
     async def _rest_refused(self, detail: str) -> None:
         logger.error("adapter.failed", account=self._account, reason=detail)
-        self._health = replace(self._health, state="refused", detail=detail)
+        self._health = replace(self._health, state="refused", detail=detail, is_cut_off=False)
         await asyncio.sleep(self._waits.refused_retry_s)
 
     def _logged_in(self) -> Link | None:
@@ -225,13 +227,18 @@ class DiscordAdapter:
 
     # what health says
 
-    def _note_connection(self, is_connected: bool, reason: str) -> None:
+    def _note_connection(self, is_connected: bool, reason: str, is_cut_off: bool) -> None:
         detail = (
             reason
             if not is_connected
             else ("" if self._has_content == self._settings.message_content else INTENT_HINT)
         )
-        self._health = replace(self._health, state="hearing" if is_connected else "retrying", detail=detail)
+        self._health = replace(
+            self._health,
+            state="hearing" if is_connected else "retrying",
+            detail=detail,
+            is_cut_off=is_cut_off,
+        )
         if is_connected:
             event = "adapter.reconnected" if self._was_connected else "adapter.connected"
             self._was_connected = True

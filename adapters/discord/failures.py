@@ -66,6 +66,12 @@ def from_status(
     return Uncertain(account, said) if status >= 500 else Rejected(account, said)
 
 
+def is_silence(error: BaseException) -> bool:
+    """Discord was not reached or did not answer, which from another place may be different."""
+    is_answer = isinstance(error, aiohttp.ClientResponseError)  # a refused handshake is one of them
+    return isinstance(error, OSError | aiohttp.ClientError) and not is_answer
+
+
 def in_words(error: BaseException) -> str:
     """An error as an operator can read it: no representation of requests, no page of a proxy."""
     match error:

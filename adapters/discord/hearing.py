@@ -53,7 +53,7 @@ class Hearing:
         waits: Waits,
         *,
         max_attachment_bytes: int,
-        on_state: Callable[[bool, str], None],
+        on_state: Callable[[bool, str, bool], None],
         on_heard: Callable[[], None],
     ) -> None:
         self._account = account
@@ -83,18 +83,18 @@ class Hearing:
 
     def session_ready(self) -> None:
         link, session = self._link(), self._sessions
-        self._on_state(True, "")
+        self._on_state(True, "", False)
         if link is not None:
             self._wishes.put_nowait(lambda: self._catch_up.plan(link, lambda: session == self._sessions))
 
     def session_resumed(self) -> None:
         link = self._link()
-        self._on_state(True, "")
+        self._on_state(True, "", False)
         if link is not None:
             self._wishes.put_nowait(lambda: self._catch_up.check_after_resume(link))
 
-    def session_lost(self, reason: str) -> None:
-        self._on_state(False, reason)
+    def session_lost(self, reason: str, *, is_cut_off: bool = False) -> None:
+        self._on_state(False, reason, is_cut_off)
 
     def event(self, name: str, data: Any) -> None:
         if name == "INTERACTION_CREATE" and is_to_be_answered(data):

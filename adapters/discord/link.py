@@ -29,7 +29,7 @@ import yarl
 from discord.gateway import DiscordWebSocket, ReconnectWebSocket
 from discord.http import Route
 
-from adapters.discord.failures import in_words
+from adapters.discord.failures import in_words, is_silence
 from adapters.discord.rest import AccountHttp
 from adapters.discord.waits import Waits
 
@@ -70,7 +70,7 @@ class Ears(Protocol):
     def session_resumed(self) -> None:
         """An old session went on; what it missed was told."""
 
-    def session_lost(self, reason: str) -> None: ...
+    def session_lost(self, reason: str, *, is_cut_off: bool = False) -> None: ...
 
     def event(self, name: str, data: Any) -> None:
         """One of `RAW_EVENTS`."""
@@ -158,7 +158,7 @@ class Link(discord.Client):
         is_initial = True
         while not self.is_closed():
             opened_at = time.monotonic()
-            may_resume, self._has_come_up = True, False
+            may_resume, self._has_come_up, is_cut_off = True, False, False
             previous = self._opened if vain < TRIES_TO_RESUME else None
             if previous is not None and previous.session_id is None:
                 previous = None
@@ -182,7 +182,7 @@ class Link(discord.Client):
             except (OSError, aiohttp.ClientError, discord.DiscordException) as error:
                 if isinstance(error, discord.HTTPException) and error.status == 401:
                     raise discord.LoginFailure("the token was refused") from error
-                reason = in_words(error)
+                reason, is_cut_off = in_words(error), is_silence(error)
             except asyncio.CancelledError:
                 await self._let_go(code=1000)
                 raise
@@ -192,7 +192,7 @@ class Link(discord.Client):
                 self._opened = None
             failures = 0 if time.monotonic() - opened_at >= STEADY_AFTER_S else failures + 1
             vain = 0 if self._has_come_up else vain + 1
-            self.ears.session_lost(reason)
+            self.ears.session_lost(reason, is_cut_off=is_cut_off)
             await asyncio.sleep(self.waits.backed_off_s(failures) if failures > 1 else random.uniform(0, 0.1))
 
     async def _open_socket(

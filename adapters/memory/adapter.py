@@ -22,7 +22,7 @@ import structlog
 
 from adapters.base import Capabilities, Health, Intake, Receipt, WebhookRoute
 from adapters.choices import as_lines
-from adapters.errors import AdapterError, MalformedUpdate, StartError
+from adapters.errors import AdapterError, MalformedUpdate, StartError, Unreachable
 from adapters.handover import hand_over, until_taken
 from adapters.memory.bridge import Bridge
 from adapters.memory.room import Room, Sent, Shown
@@ -284,6 +284,7 @@ class MemoryAdapter:
             "refused" if isinstance(error, StartError) else "retrying",
             self._health.last_heard_at,
             error.reason,
+            is_cut_off=isinstance(error, Unreachable),
         )
         logger.warning(
             "adapter.failed", account=self._account, reason=error.reason, retry_after_s=round(retry_s, 1)

@@ -45,11 +45,11 @@ class Hearing:
         if not was_hearing:
             log.info("adapter.connected" if is_first else "adapter.reconnected", account=self._account)
 
-    def retrying(self, detail: str, *, event: str = "adapter.failed") -> None:
+    def retrying(self, detail: str, *, event: str = "adapter.failed", is_cut_off: bool = False) -> None:
         """Something is in the way that may pass by itself. Told once, however often it is tried."""
         if self._health.state != "retrying" or self._health.detail != detail:
             log.warning(event, account=self._account, reason=detail)
-        self._health = Health("retrying", self._health.last_heard_at, detail)
+        self._health = Health("retrying", self._health.last_heard_at, detail, is_cut_off)
 
     def refused(self) -> None:
         """Only the operator can help: the token is not accepted."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import count
 
 import structlog
-from telegram.error import Conflict, InvalidToken, TelegramError
+from telegram.error import BadRequest, Conflict, InvalidToken, NetworkError, TelegramError
 
 from adapters.base import IntakeClosed
 from adapters.telegram.feed import Feed
@@ -52,7 +52,7 @@ class Trouble:
             case Conflict():
                 self._hearing.retrying("another program polls this token", event="adapter.conflict_found")
             case _:
-                self._hearing.retrying(plain_reason(error))
+                self._hearing.retrying(plain_reason(error), is_cut_off=_is_cut_off(error))
         await self.wait_out_quietly(error)
 
     async def wait_out_quietly(self, error: Exception) -> None:
@@ -68,6 +68,12 @@ class Trouble:
             case _:
                 delay_s = self._pauses.network.delay_s(attempt)
         await asyncio.sleep(delay_s)
+
+
+def _is_cut_off(error: Exception) -> bool:
+    """Telegram did not answer, or somebody else did. What it refuses is a NetworkError to the library, too."""
+    is_refusal = isinstance(error, BadRequest)
+    return isinstance(error, NetworkError | GarbledAnswer | InvalidToken) and not is_refusal
 
 
 @dataclass(slots=True)

@@ -149,7 +149,8 @@ class PinboardAdapter:
 
     def _note_failure(self, error: AdapterError, retry_s: float) -> None:
         state = "refused" if isinstance(error, StartError) else "retrying"
-        self._health = Health(state, self._health.last_heard_at, error.reason)  # type: ignore[arg-type]  # one of two
+        is_cut_off = isinstance(error, Unreachable)
+        self._health = Health(state, self._health.last_heard_at, error.reason, is_cut_off)  # type: ignore[arg-type]  # one of two
         log.warning("adapter.failed", account=self._account, reason=error.reason, retry_after_s=retry_s)
 
     # sending

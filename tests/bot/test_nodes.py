@@ -55,9 +55,10 @@ async def inner(tmp_path):
 
 
 @contextlib.asynccontextmanager
-async def node(inner, duty, name, **options):
+async def node(inner, duty, name, *, in_vain=None, **options):
     made = Node(Shared(inner), name, lease_s=LEASE_S, **options)
-    await made.start({HEAR: duty.of(name)})
+    live = LeaseName("live", AccountId(name))
+    await made.start({HEAR: duty.of(name), live: Duty().of(name)}, in_vain=in_vain)
     try:
         yield made
     finally:
@@ -114,6 +115,35 @@ async def test_a_node_that_slept_has_nothing(inner):
         assert one.holds(HEAR)
         now[0] = LEASE_S
         assert not one.holds(HEAR)
+
+
+async def test_what_is_done_in_vain_is_passed_on(inner):
+    """A node that reaches the database but not the platform leaves the account to another, once its duty has ended."""
+    duty, cut_off = Duty(), {"one": True, "two": False}
+    there = {name: {HEAR: lambda name=name: cut_off[name]} for name in cut_off}
+    async with node(inner, duty, "one", in_vain=there["one"], pass_on_after_s=0.3) as one:
+        await asyncio.sleep(0.6)
+        assert one.holds(HEAR), "there is nobody else"
+        async with node(inner, duty, "two", in_vain=there["two"], pass_on_after_s=0.3) as two:
+            await until(lambda: two.holds(HEAR), 3 * LEASE_S)
+            cut_off["one"] = False
+            await asyncio.sleep(2 * LEASE_S)
+            assert (duty.having, duty.most, duty.times) == (["two"], 1, 2)
+        await until(lambda: one.holds(HEAR))
+
+
+async def test_nobody_fares_better(inner):
+    """The platform itself is away: the account goes round more and more slowly, and is somebody's nearly all the time."""
+    duty, is_away = Duty(), {HEAR: lambda: True}
+    async with (
+        node(inner, duty, "one", in_vain=is_away, pass_on_after_s=0.2),
+        node(inner, duty, "two", in_vain=is_away, pass_on_after_s=0.2),
+    ):
+        await until(lambda: duty.times >= 5, 20)
+        times = duty.times
+        await asyncio.sleep(0.9)  # nobody's third time is shorter than four times the first
+        assert duty.times <= times + 1
+        assert duty.most == 1
 
 
 async def test_alone_a_node_has_everything_at_once():

@@ -222,10 +222,12 @@ async def test_an_outage_is_survived(world):
         await intake.wait_for(1)
         await world.outage(True)
         await until(lambda: world.adapter.health().state == "retrying")
+        await until(lambda: world.adapter.health().is_cut_off)
         await world.outage(False)
         await world.say("after")
         await intake.wait_for(2, timeout_s=20)
         await until(lambda: world.adapter.health().state == "hearing")
+        assert not world.adapter.health().is_cut_off
     assert intake.texts == ["before", "after"]
 
 

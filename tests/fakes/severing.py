@@ -23,6 +23,7 @@ class SeveringRelay:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._trigger: tuple[bytes, Moment] | None = None
         self._is_silent = False
+        self._is_refusing = False
         self._instead: tuple[bytes, bytes] = (b"", b"")
         self.cuts = 0
         threading.Thread(target=self._accept, daemon=True).start()
@@ -48,10 +49,15 @@ class SeveringRelay:
         """Pass nothing on any more, in either direction, and close nothing."""
         self._is_silent = True
 
+    def refuse(self) -> None:
+        """Cut, and let nobody in any more."""
+        self._is_refusing = True
+        self.cut()
+
     def recover(self) -> None:
         """New connections pass again; those that were silenced are gone."""
         self.cut()
-        self._is_silent = False
+        self._is_silent = self._is_refusing = False
 
     def cut(self) -> None:
         with self._lock:
@@ -66,6 +72,9 @@ class SeveringRelay:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            if self._is_refusing:
+                _close(client)
+                continue
             try:
                 server = socket.create_connection(("127.0.0.1", self._server_port), timeout=5)
             except OSError:

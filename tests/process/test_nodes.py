@@ -6,6 +6,7 @@ import json
 import random
 import signal
 import time
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -90,6 +91,33 @@ async def test_a_node_that_stops_gives_its_accounts_back(tmp_path):
         await talk.wait_answered(other, timeout_s=10)
         assert (await nodes.owner())[0] is other
         assert await other.stop() == 0
+        assert await violations(nodes, talk) == []
+
+
+async def test_a_node_cut_off_from_the_platform_passes_its_account_on(tmp_path):
+    """The owner reaches the database but not the platform any more: another node hears and answers; nothing is lost or doubled."""
+    async with fleet(tmp_path, node={"pass_on_after_s": 2}) as (nodes, talk):
+        account = nodes.people.account()
+        port = urlsplit(account["api_url"]).port
+        with SeveringRelay(port) as one, SeveringRelay(port) as two:
+            ways = {"one": one, "two": two}
+            for name, way in ways.items():
+                url = account["api_url"].replace(f":{port}", f":{way.port}")
+                nodes.add(name, accounts={"main": {"api_url": url}}).launch()
+            await asyncio.gather(*(node.wait_ready() for node in nodes.nodes.values()))
+            owner, other = await nodes.owner()
+            await answered_after(talk, owner)
+            ways[owner.config.stem].refuse()
+            await answered_after(talk, other)
+            assert (await nodes.owner())[0] is other
+            passed_on = {
+                line["lease"] for line in await asyncio.to_thread(owner.said, "node.lease_passed_on")
+            }
+            assert passed_on == {"hear telegram.main", "send telegram.main"}
+            ways[owner.config.stem].recover()
+            assert await other.stop() == 0
+            await answered_after(talk, owner)
+            assert await owner.stop() == 0
         assert await violations(nodes, talk) == []
 
 

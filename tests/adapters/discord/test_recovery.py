@@ -118,6 +118,7 @@ async def test_session_starts_are_not_used_up():
                 await asyncio.sleep(0.05)
             assert 6 <= len(fake.gateway_log("identify")) < 12
             assert adapter.health().state == "retrying"
+            assert not adapter.health().is_cut_off, "another node would use up the last ones"
             fake.configure(session_starts_total=1000)
 
 

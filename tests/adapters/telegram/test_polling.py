@@ -67,6 +67,7 @@ async def test_a_refused_message_is_tried_again_in_order(telegram, ada, chat):
         telegram.say(ada, chat, "two")
         await intake.wait_until(lambda: intake.refusals == 2)
         assert adapter.health().state == "retrying"
+        assert not adapter.health().is_cut_off, "Telegram is there; we are not"
         assert len(telegram.pending_updates()) == 2
         await intake.wait_for(2)
         await until(lambda: adapter.health().state == "hearing")
@@ -341,6 +342,7 @@ async def test_another_poller_is_named(telegram, ada, chat):
             await telegram.feed.get_updates(0, 1, 0, None)
             await until(lambda: adapter.health().state == "retrying")
             assert adapter.health().detail == "another program polls this token"
+            assert not adapter.health().is_cut_off
             telegram.say(ada, chat, "after")
             await intake.wait_for(1)
     assert len(events(logs, "adapter.conflict_found")) == 1
