@@ -16,7 +16,8 @@ from benchmarks.measuring import Claim, options, percentile, quiet, table, worki
 from sessions import statistics
 from sessions.database import migrate
 from sessions.database.base import Transaction
-from sessions.database.sqlite import APPLICATION_ID, SqliteDatabase, SqliteTransaction
+from sessions.database.sqlite import SqliteDatabase, SqliteTransaction
+from sessions.database.sqlite_file import APPLICATION_ID
 from sessions.scope import OperatorScope
 from sessions.statistics import Subject
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from sessions.database import migrate
-from sessions.database.sqlite import APPLICATION_ID, _own, _settle, _translated, give_to_owner
+from sessions.database.sqlite_errors import translating
+from sessions.database.sqlite_file import APPLICATION_ID, give_to_owner, own, settle
 from sessions.errors import SchemaTooNew, StoreCorrupt, StoreUnavailable
 
 Progress = Callable[[float], None]
@@ -48,9 +49,9 @@ def backup(
     if target.exists() and (not replaces or target.resolve() == source.resolve()):
         raise StoreUnavailable(f"{target} exists already", "Choose another name, or add --force.")
     with _half(target) as half:
-        with _translated(source):
-            _settle(source, _BUSY_S)
-        with _translated(source), _opened(source) as connection:
+        with translating(source):
+            settle(source, _BUSY_S)
+        with translating(source), _opened(source) as connection:
             _check_owner(connection, source)
             pages = connection.execute("PRAGMA page_count").fetchone()[0]
             size = max(1, pages * connection.execute("PRAGMA page_size").fetchone()[0])
@@ -81,7 +82,7 @@ def restore(source: Path, target: Path, *, progress: Progress = lambda _: None) 
         raise StoreUnavailable(f"there is no backup at {source}", "Check the name.")
     if target.exists() and source.samefile(target):
         raise StoreUnavailable(f"{source} is the database itself", "Name a backup.")
-    lock = _own(target)
+    lock = own(target)
     try:
         copy = inspect(source)
         if copy.schema_version > len(migrate.migrations()):
@@ -91,7 +92,7 @@ def restore(source: Path, target: Path, *, progress: Progress = lambda _: None) 
             )
         progress(0.3)
         with _half(target) as half:
-            with _translated(source), _opened(source) as connection, _opened(half, mode="rwc") as into:
+            with translating(source), _opened(source) as connection, _opened(half, mode="rwc") as into:
 
                 def look(_status: int, remaining: int, total: int) -> None:
                     progress(0.3 + 0.4 * (1 - remaining / max(1, total)))
@@ -113,7 +114,7 @@ def restore(source: Path, target: Path, *, progress: Progress = lambda _: None) 
 
 def inspect(path: Path) -> Copy:
     """Open a copy and look through all of it. Raises: StoreUnavailable, StoreCorrupt."""
-    with _translated(path), _opened(path) as connection:
+    with translating(path), _opened(path) as connection:
         _check_owner(connection, path)
         damage = [row[0] for row in connection.execute("PRAGMA integrity_check(3)")]
         if damage != ["ok"]:

@@ -22,7 +22,9 @@ from sessions.database import backup, migrate
 from sessions.database.postgres import PostgresDatabase
 from sessions.database.postgres_connections import Connections, Limits
 from sessions.database.postgres_errors import translated
-from sessions.database.sqlite import SqliteDatabase, SqliteTransaction, _own, _settle, _translated
+from sessions.database.sqlite import SqliteDatabase, SqliteTransaction
+from sessions.database.sqlite_errors import translating
+from sessions.database.sqlite_file import own, settle
 from sessions.database.stores import BATCH, End, FileEnd, Into, ServerEnd, Values, server
 from sessions.errors import StoreCorrupt, StoreUnavailable
 
@@ -106,7 +108,7 @@ def to_server(
     """
     if not source.exists():
         raise StoreUnavailable(f"there is no database at {source}", "Check the name.")
-    lock = None if is_backup else _own(source)
+    lock = None if is_backup else own(source)
     try:
         backup.inspect(source)
         with (
@@ -184,7 +186,7 @@ def _fill_file(url: str, half: Path, target: Path, *, is_backup: bool, progress:
             )
         if not is_backup:
             _refuse_others(old, "Stop every node first: what they take in meanwhile would be left behind.")
-        with _translated(target), _written_file(half, target) as new, backup._room(target):  # noqa: SLF001 - as above
+        with translating(target), _written_file(half, target) as new, backup._room(target):  # noqa: SLF001 - as above
             tables = _tables(old, new)
             new.begin()
             moved = _copy(old, new, tables, progress)
@@ -268,7 +270,7 @@ def _storable(value: object) -> object:
 @contextlib.contextmanager
 def _current(path: Path) -> Iterator[Path]:
     """The file with today's schema: itself, or a copy that was brought up to date."""
-    with _translated(path), backup._opened(path) as connection:  # noqa: SLF001 - the same kind of file
+    with translating(path), backup._opened(path) as connection:  # noqa: SLF001 - the same kind of file
         [version] = connection.execute("SELECT MAX(version) FROM schema_version").fetchone()
     if version == len(migrate.migrations()):
         yield path
@@ -292,8 +294,8 @@ async def _make_file(path: Path) -> None:
 
 @contextlib.contextmanager
 def _read_file(path: Path, shown_as: Path) -> Iterator[FileEnd]:
-    with _translated(shown_as):
-        _settle(path, _BUSY_S)
+    with translating(shown_as):
+        settle(path, _BUSY_S)
         with backup._opened(path) as connection:  # noqa: SLF001 - the same kind of file
             connection.execute("BEGIN")
             yield FileEnd(connection, shown_as)

@@ -1,6 +1,7 @@
 """SQLite behind the `Database` port: one writer with group commit, readers beside it, one process that owns the file.
 
-Owns connections, durability and the translation of SQLite's errors. What is stored is none of its business.
+Owns transactions and their durability. The file is `sqlite_file.py`, what an error means is `sqlite_errors.py`, and what is stored
+is none of its business.
 
 How a write becomes durable: operations that queue up while a commit is under way become the next transaction; if
 one of them fails, all run again in savepoints of their own, so that it undoes only itself. WAL with synchronous=FULL:
@@ -10,8 +11,6 @@ ten times the turns per second of one commit per operation where an fsync takes 
 
 import asyncio
 import contextlib
-import errno
-import fcntl
 import os
 import re
 import shutil
@@ -26,19 +25,19 @@ from typing import Any, Final, Literal, Self, TypeVar
 import aiosqlite
 import structlog
 
-from sessions.database import migrate
+from sessions.database import migrate, sqlite_file
 from sessions.database.base import Parameters, Ran, Row, RowSecurity, Seal, Statement, Transaction
 from sessions.database.pages import wipe_unused
 from sessions.database.parameters import numbered
+from sessions.database.sqlite_errors import RESTORE_HINT, TransactionLost, translated, translating
 from sessions.database.values import storable
-from sessions.errors import StoreCorrupt, StoreError, StoreUnavailable, in_one_line
+from sessions.errors import StoreCorrupt, StoreUnavailable, in_one_line
 from sessions.sealing import PLAIN, opener
 from sessions.sealing import begin as begin_seal
 from sessions.sealing import find as find_seal
 
 T = TypeVar("T")
 
-APPLICATION_ID: Final = 0x50414C56  # "PALV" in the file's header: refuses other programs' databases
 LARGEST_BATCH: Final = 500
 CHECKED_AT_OPEN_BYTES: Final = (
     64 * 1024 * 1024
@@ -213,10 +212,10 @@ class SqliteDatabase:
 
         Raises: StoreUnavailable (owned by another process, unwritable, locked, keys that do not fit), StoreCorrupt, SchemaTooNew.
         """
-        lock = _own(path)
+        lock = sqlite_file.own(path)
         connections: list[_Connection] = []
         try:
-            with _translated(path):
+            with translating(path):
                 writer = await _connect(path, busy_timeout_s)
                 connections.append(writer)
                 seal = await writer.run(lambda connection: _prepare(connection, path, now(), keys))
@@ -242,13 +241,13 @@ class SqliteDatabase:
             raise StoreUnavailable(
                 f"there is no database at {path} yet", "Start the daemon once, or check database_url."
             )
-        _refuse_folder(path)
-        is_alone = not _log_of(path).exists()
-        with _translated(path):
-            await asyncio.to_thread(_settle, path, busy_timeout_s)
+        sqlite_file.refuse_folder(path)
+        is_alone = not sqlite_file.log_of(path).exists()
+        with translating(path):
+            await asyncio.to_thread(sqlite_file.settle, path, busy_timeout_s)
             reader = await _connect(path, busy_timeout_s, is_reader=True)
             try:
-                await reader.run(lambda connection: _check_foreign(connection, path))
+                await reader.run(lambda connection: sqlite_file.check_foreign(connection, path))
                 if await reader.run(lambda connection: migrate.pending(SqliteTransaction(connection))):
                     raise StoreUnavailable(
                         "the database has an older schema", "Run `palaver migrate` or start the daemon."
@@ -278,7 +277,7 @@ class SqliteDatabase:
         try:
             if self._closing is not None:
                 raise StoreUnavailable("the database is closed")
-            with _translated(self.path):
+            with translating(self.path):
                 return await reader.run(lambda connection: _in_one_view(connection, work, self.seal))
         finally:
             self._idle_readers.put_nowait(reader)
@@ -294,7 +293,7 @@ class SqliteDatabase:
         while first is not None:
             if self._closing is not None:
                 raise StoreUnavailable("the database is closed")
-            with _translated(self.path):
+            with translating(self.path):
                 is_empty, first = await self._writer.run(
                     lambda connection, first=first, whole=whole: _wipe(
                         connection, self.path, first, whole=whole
@@ -313,7 +312,7 @@ class SqliteDatabase:
         """
         if self.path.stat().st_size <= CHECKED_AT_OPEN_BYTES:
             return None
-        return await asyncio.to_thread(_quick_check, self.path)
+        return await asyncio.to_thread(sqlite_file.quick_check, self.path)
 
     async def others(self) -> int:
         return 0
@@ -341,7 +340,7 @@ class SqliteDatabase:
                 except sqlite3.Error as error:  # what is committed is in the log, and the next start reads it
                     log.error("store.close_failed", file=str(self.path), reason=str(error))
             if self._leaves_a_log:
-                await asyncio.to_thread(_take_away_log, self.path)
+                await asyncio.to_thread(sqlite_file.take_away_log, self.path)
         finally:
             if self._lock is not None:
                 os.close(self._lock)
@@ -384,14 +383,14 @@ class SqliteDatabase:
             sqlite3.Error
         ) as error:  # locked by another program, say: nothing that one of them could have caused
             for operation in batch:
-                operation.error = _translate(error, self.path)
+                operation.error = translated(error, self.path)
             return
         try:
             tx = SqliteTransaction(connection, self.seal)
             for operation in batch:
                 operation.result = operation.work(tx)
                 if not connection.in_transaction:  # else those after it would each commit by themselves
-                    raise _TransactionLost
+                    raise TransactionLost
             connection.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 - handed to the callers, whatever it is
             with contextlib.suppress(sqlite3.Error):
@@ -399,7 +398,7 @@ class SqliteDatabase:
             if len(batch) > 1:
                 self._commit_apart(connection, batch)
             else:
-                batch[0].error = _translate(error, self.path)
+                batch[0].error = translated(error, self.path)
             return
         self._note_commit()
 
@@ -410,17 +409,17 @@ class SqliteDatabase:
             for operation in batch:
                 _run_in_savepoint(connection, operation, self.path, self.seal)
                 if not connection.in_transaction:  # SQLite gave up the whole of it (disk full, I/O error)
-                    raise _TransactionLost
+                    raise TransactionLost
             connection.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 - handed to the callers, whatever it is
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             for operation in batch:
-                if isinstance(error, _TransactionLost):
+                if isinstance(error, TransactionLost):
                     operation.error = None
                     self._commit(connection, [operation])
                 else:
-                    operation.error = operation.error or _translate(error, self.path)
+                    operation.error = operation.error or translated(error, self.path)
             return
         self._note_commit()
 
@@ -428,10 +427,6 @@ class SqliteDatabase:
         self.commits += 1
         if self.after_commit is not None:
             self.after_commit(self.commits)
-
-
-class _TransactionLost(Exception):
-    """SQLite rolled the whole transaction back on its own (disk full, I/O error), and the work hid the reason."""
 
 
 def _as_runtime_error(error: StopIteration) -> RuntimeError:
@@ -446,7 +441,7 @@ def _run_in_savepoint(connection: sqlite3.Connection, operation: _Operation, pat
     try:
         operation.result = operation.work(SqliteTransaction(connection, seal))
     except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
-        operation.error = _translate(error, path)
+        operation.error = translated(error, path)
         if connection.in_transaction:
             connection.execute("ROLLBACK TO operation")
     if connection.in_transaction:
@@ -478,89 +473,10 @@ def _in_one_view(connection: sqlite3.Connection, work: Callable[[Transaction], T
             connection.execute("ROLLBACK")
 
 
-def _own(path: Path) -> int:
-    """Take the lock file beside the database; held until closed, and given up by the kernel when we die."""
-    _refuse_folder(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        name = path.with_name(path.name + ".lock")
-        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        give_to_owner(path.parent, name)
-    except OSError as error:
-        raise StoreUnavailable(
-            f"cannot write in {path.parent}: "
-            + ("a part of this path is a file" if isinstance(error, _FILES_IN_PATH) else str(error.strerror)),
-            f"A file in the working directory is sqlite:{path.name}, without slashes."
-            if path.parent == Path("/")
-            else "Make the folder writable for the user that runs Palaver, or set database_url to another place.",
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        owner = os.pread(lock, 32, 0).decode(errors="replace").strip()
-        os.close(lock)
-        raise StoreUnavailable(
-            f"{path} belongs to another running Palaver" + (f" (process {owner})" if owner else ""),
-            "Stop that one first; several nodes need database_url = postgresql://…",
-        ) from error
-    except OSError as error:
-        os.close(lock)
-        raise StoreUnavailable(
-            f"cannot lock {path}: {error.strerror}", "Network file systems often cannot; use a local disk."
-        ) from error
-    with contextlib.suppress(
-        OSError
-    ):  # on a full disk the pid is missed, which only a second owner's message needs
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
-    return lock
-
-
-def _refuse_folder(path: Path) -> None:
-    if path.is_dir():
-        raise StoreUnavailable(
-            f"{path} is a folder, not a file",
-            f'Name a file in it: database_url = "sqlite://{path}/palaver.db".',
-        )
-
-
-def give_to_owner(model: Path, path: Path) -> None:
-    """What root makes belongs to whom the model (the folder, or the file it replaces) belongs to.
-
-    An operator's `sudo palaver …` must not leave files that the daemon, under a user of its own, cannot open. SQLite does the
-    same for its log.
-    """
-    if os.geteuid() == 0:
-        owner = model.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)
-
-
 async def _connect(path: Path, busy_timeout_s: float, *, is_reader: bool = False) -> _Connection:
-    def connect() -> sqlite3.Connection:
-        if not is_reader:
-            if not path.exists():
-                # conversations are nobody else's to read
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-                give_to_owner(path.parent, path)
-            # SQLite would open it all the same, and say so only when the first message is to be stored.
-            if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        uri = f"{path.absolute().as_uri()}?mode={'ro' if is_reader else 'rw'}"
-        connection = sqlite3.connect(
-            uri, uri=True, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
-        )
-        try:
-            connection.row_factory = _as_mapping
-            connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute("PRAGMA cache_size = -16000")
-            if is_reader:
-                connection.execute("PRAGMA query_only = ON")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    connection = _Connection(connect, iter_chunk_size=64)
+    connection = _Connection(
+        lambda: sqlite_file.connect(path, busy_timeout_s, is_reader=is_reader), iter_chunk_size=64
+    )
     connection._thread.daemon = True  # noqa: SLF001 - aiosqlite offers no other way; a stuck disk must not keep the process from ending
     connection._thread.name = f"sqlite-{'reader' if is_reader else 'writer'}"  # noqa: SLF001 - as above
     try:
@@ -571,17 +487,13 @@ async def _connect(path: Path, busy_timeout_s: float, *, is_reader: bool = False
     return connection
 
 
-def _as_mapping(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
-    return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
-
-
 def _prepare(connection: sqlite3.Connection, path: Path, now: int, keys: Sequence[str]) -> Seal:
     """Check that the file is sound and ours and the keys fit, set it up, migrate. Runs in the writer's thread."""
-    _check_foreign(connection, path)
+    sqlite_file.check_foreign(connection, path)
     if path.stat().st_size <= CHECKED_AT_OPEN_BYTES:
         result = connection.execute("PRAGMA quick_check(1)").fetchone()["quick_check"]
         if result != "ok":
-            raise StoreCorrupt(f"{path} is damaged: {in_one_line(result)}", _RESTORE_HINT)
+            raise StoreCorrupt(f"{path} is damaged: {in_one_line(result)}", RESTORE_HINT)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA wal_autocheckpoint = 2000")
@@ -590,12 +502,12 @@ def _prepare(connection: sqlite3.Connection, path: Path, now: int, keys: Sequenc
     tx = SqliteTransaction(connection)
     waiting = migrate.pending(tx)
     if waiting and migrate.current_version(tx):
-        _snapshot(connection, path, migrate.current_version(tx))
+        sqlite_file.snapshot(connection, path, migrate.current_version(tx))
     for migration in waiting:
         connection.execute("BEGIN IMMEDIATE")
         try:
             migrate.apply(tx, migration, now)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA application_id = {sqlite_file.APPLICATION_ID}")
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -603,16 +515,6 @@ def _prepare(connection: sqlite3.Connection, path: Path, now: int, keys: Sequenc
             raise
         log.info("store.schema_migrated", version=migration.version, name=migration.name)
     return _find_or_begin_seal(connection, keys, now)
-
-
-def _quick_check(path: Path) -> str | None:
-    uri = f"{path.absolute().as_uri()}?mode=ro"
-    try:
-        with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
-            result = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        return str(error)
-    return None if result == "ok" else in_one_line(result)
 
 
 def _find_or_begin_seal(connection: sqlite3.Connection, keys: Sequence[str], now: int) -> Seal:
@@ -624,119 +526,3 @@ def _find_or_begin_seal(connection: sqlite3.Connection, keys: Sequence[str], now
         if connection.in_transaction:
             connection.execute("ROLLBACK")
     return seal
-
-
-def _settle(path: Path, busy_timeout_s: float) -> None:
-    """Let SQLite undo what a killed process left half written, which a connection for reading may not; if there is such a thing."""
-    uri = path.absolute().as_uri()
-    try:
-        with contextlib.closing(
-            sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=busy_timeout_s)
-        ) as looking:
-            looking.execute("SELECT 1 FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorname not in ("SQLITE_READONLY_ROLLBACK", "SQLITE_READONLY_RECOVERY"):
-            raise
-        with contextlib.closing(
-            sqlite3.connect(f"{uri}?mode=rw", uri=True, timeout=busy_timeout_s)
-        ) as mending:
-            mending.execute("SELECT 1 FROM sqlite_master").fetchone()
-
-
-def _log_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}-wal")
-
-
-def _take_away_log(path: Path) -> None:
-    """Leave the folder as it was before somebody looked: SQLite removes the log with the last connection that may write.
-
-    If a daemon has taken up the file since, it is not the last; whoever may not write here leaves the (empty) log.
-    """
-    if not _log_of(path).exists():
-        return
-    with (
-        contextlib.suppress(sqlite3.Error),
-        contextlib.closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=0)
-        ) as last,
-    ):
-        last.execute("SELECT 1 FROM sqlite_master").fetchone()
-
-
-def _check_foreign(connection: sqlite3.Connection, path: Path) -> None:
-    owner = connection.execute("PRAGMA application_id").fetchone()["application_id"]
-    tables = connection.execute("SELECT COUNT(*) AS n FROM sqlite_master").fetchone()["n"]
-    if owner != APPLICATION_ID and tables:
-        raise StoreCorrupt(
-            f"{path} is a database of another program", "Set database_url to a file of its own."
-        )
-
-
-def _snapshot(connection: sqlite3.Connection, path: Path, version: int) -> None:
-    """Keep a whole copy beside the file before a migration changes it."""
-    copy = path.with_name(f"{path.name}.schema-{version}")
-    half = path.with_name(f"{copy.name}.part")
-    half.unlink(missing_ok=True)
-    file = os.open(half, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        connection.execute("VACUUM INTO :copy", {"copy": str(half)})
-        os.fsync(file)
-    finally:
-        os.close(file)
-    half.replace(copy)
-    log.info("store.snapshot_taken", file=str(copy))
-
-
-_FILES_IN_PATH = (FileExistsError, NotADirectoryError)
-_RIGHTS_HINT = "Check the owner and the rights of file and folder."
-_RESTORE_HINT = (
-    "Put back a backup (palaver restore), or save what is readable (palaver salvage). Nothing was changed."
-)
-
-
-@contextlib.contextmanager
-def _translated(path: Path) -> Any:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _translate(error, path) from error
-    except UnicodeDecodeError as error:  # SQLite quotes what it stumbled over, which need not be text
-        raise StoreCorrupt(f"{path} is damaged: it names what is no text", _RESTORE_HINT) from error
-    except (PermissionError, FileNotFoundError) as error:
-        raise StoreUnavailable(f"{path} cannot be opened: {error.strerror}", _RIGHTS_HINT) from error
-
-
-def _translate(error: BaseException, path: Path | None = None) -> BaseException:
-    """SQLite's error as one of ours; anything else stays what it is."""
-    if isinstance(error, _TransactionLost):
-        return StoreUnavailable(
-            "the database gave up the transaction", "The log says why; nothing of it was stored."
-        )
-    if not isinstance(error, sqlite3.Error):
-        return error
-    name = getattr(error, "sqlite_errorname", "") or ""
-    where = str(path) if path else "the database"
-    translated: StoreError
-    # sqlite3 has no number for a text that is none: only the words tell it.
-    if str(error).startswith("Could not decode to UTF-8"):
-        translated = StoreCorrupt(f"{where} is damaged: a text in it is none", _RESTORE_HINT)
-    elif name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        translated = StoreCorrupt(f"{where} is damaged: {error}", _RESTORE_HINT)
-    elif name.startswith("SQLITE_FULL"):
-        translated = StoreUnavailable(
-            f"no room left on the disk of {where}", "Free some space; nothing accepted was lost."
-        )
-    elif name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")):
-        translated = StoreUnavailable(
-            f"{where} is locked by another program", "Close what holds it open for writing."
-        )
-    elif name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
-        translated = StoreUnavailable(f"{where} cannot be written: {error}", _RIGHTS_HINT)
-    elif name.startswith("SQLITE_IOERR"):
-        translated = StoreUnavailable(
-            f"the disk of {where} reports an error: {error}", "Check the disk and the system's log."
-        )
-    else:
-        return error  # a mistake in our SQL or a broken constraint: not the store's state
-    translated.__cause__ = error
-    return translated

@@ -103,7 +103,7 @@ BREAKS = (
     ),
     Break(
         "no lock on the file",
-        "database/sqlite.py",
+        "database/sqlite_file.py",
         "fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "pass",
     ),

@@ -20,7 +20,8 @@ from sessions.database import migrate
 from sessions.database.base import Database, Transaction
 from sessions.database.postgres import PostgresDatabase, PostgresTransaction
 from sessions.database.postgres_connections import Connections, Limits
-from sessions.database.sqlite import APPLICATION_ID, SqliteDatabase, SqliteTransaction, _as_mapping
+from sessions.database.sqlite import SqliteDatabase, SqliteTransaction
+from sessions.database.sqlite_file import APPLICATION_ID, as_mapping
 from tests import postgres
 
 Opener = Callable[[], Awaitable[Database]]
@@ -31,7 +32,7 @@ Opener = Callable[[], Awaitable[Database]]
 def _migrated(_names: tuple[str, ...]) -> bytes:
     """An empty SQLite database of that schema. To make it anew takes longer than most of the tests that need one."""
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        connection.row_factory = _as_mapping
+        connection.row_factory = as_mapping
         for migration in migrate.migrations():
             migrate.apply(SqliteTransaction(connection), migration, 0)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -69,7 +70,7 @@ async def _sqlite(folder: Path) -> AsyncIterator[Opener]:
 @contextmanager
 def _sqlite_transaction() -> Iterator[Transaction]:
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        connection.row_factory = _as_mapping
+        connection.row_factory = as_mapping
         connection.deserialize(_empty_sqlite())
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("BEGIN")
@@ -115,7 +116,7 @@ async def broken(database: Database) -> set[str]:
 @contextmanager
 def _oldest_sqlite() -> Iterator[Transaction]:
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        connection.row_factory = _as_mapping
+        connection.row_factory = as_mapping
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("BEGIN")
         transaction = SqliteTransaction(connection)

@@ -5,7 +5,8 @@ import sqlite3
 
 from sessions import contents, lifecycle, statistics
 from sessions.database import migrate
-from sessions.database.sqlite import SqliteTransaction, _as_mapping
+from sessions.database.sqlite import SqliteTransaction
+from sessions.database.sqlite_file import as_mapping
 from sessions.scope import OperatorScope
 from sessions.statistics import Subject
 from tests.sessions.records import NOW
@@ -16,7 +17,7 @@ EVERYTHING = OperatorScope()
 def test_sessions_from_before_keep_what_they_hold():
     """Sessions stay; a current task becomes the first of its history; no history of changes is made up."""
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        connection.row_factory = _as_mapping
+        connection.row_factory = as_mapping
         connection.execute("PRAGMA foreign_keys = ON")
         tx = SqliteTransaction(connection)
         first, *others = migrate.migrations()
@@ -41,7 +42,7 @@ def test_sessions_from_before_keep_what_they_hold():
 def test_a_copy_from_before_is_counted_apart():
     """Migration 0011: what a fork took along leaves the count of what was said, also in the statistics, and the session keeps both."""
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        connection.row_factory = _as_mapping
+        connection.row_factory = as_mapping
         tx = SqliteTransaction(connection)
         *before, last = migrate.migrations()[:11]
         for migration in before:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from sessions import invariants
 from sessions.database import migrate, salvage
 from sessions.database.pages import Pages
-from sessions.database.sqlite import SqliteDatabase, SqliteTransaction, _as_mapping
+from sessions.database.sqlite import SqliteDatabase, SqliteTransaction
+from sessions.database.sqlite_file import as_mapping
 from sessions.errors import StoreCorrupt, StoreUnavailable
 from tests.sessions.conversations import exported, imported
 from tests.sessions.records import NOW
@@ -266,7 +267,7 @@ DERIVED = frozenset({"schema_version", "search_progress", "statistics_buckets", 
 def test_rows_of_every_schema_that_there_was_are_known():
     """Every table is saved or can be made anew, and a row is as short as its table's first columns: it may be that old."""
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        connection.row_factory = _as_mapping
+        connection.row_factory = as_mapping
         first: dict[str, int] = {}
         for migration in migrate.migrations():
             migrate.apply(SqliteTransaction(connection), migration, 0)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from config.names import SessionId
 from sessions import cleanup, lane, lifecycle, search
 from sessions.database import migrate
-from sessions.database.sqlite import SqliteTransaction, _as_mapping
+from sessions.database.sqlite import SqliteTransaction
+from sessions.database.sqlite_file import as_mapping
 from sessions.scope import ChannelScope, OperatorScope, PersonScope, SessionOnly
 from sessions.search import SearchQuery
 from tests.sessions.records import ACCOUNT, CHANNEL, DAY, NOW, arrive, claimed, incoming, resolved
@@ -398,7 +399,7 @@ def test_removed_words_can_be_wiped_from_the_file(tmp_path, wipe, least):
     """Afterwards and after VACUUM no byte of a removed message's words is in the file; in steps, while others write, just as well."""
     path = tmp_path / "words.db"
     connection = sqlite3.connect(path, isolation_level=None)
-    connection.row_factory = _as_mapping
+    connection.row_factory = as_mapping
     connection.execute("PRAGMA foreign_keys = ON")
     tx = SqliteTransaction(connection)
     for migration in migrate.migrations():

@@ -18,7 +18,7 @@ import pytest
 
 from config.names import AccountId
 from sessions import inbox, lane, outbox
-from sessions.database import migrate, sqlite
+from sessions.database import migrate, sqlite, sqlite_file
 from sessions.database.base import Transaction
 from sessions.database.migrate import Migration
 from sessions.database.sqlite import SqliteDatabase
@@ -140,7 +140,7 @@ async def test_a_lock_that_cannot_be_written_on_a_full_disk_does_not_hide_the_re
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sqlite.os, "pwrite", full)
+        patch.setattr(sqlite_file.os, "pwrite", full)
         async with opened(tmp_path / "palaver.db") as database:
             await database.write(lambda tx: put(tx, "stored"))
     async with opened(tmp_path / "palaver.db") as database:
@@ -238,7 +238,7 @@ async def test_settings_that_make_a_commit_durable_are_really_set(tmp_path):
                 pragma(tx, name) for name in ("journal_mode", "synchronous", "foreign_keys", "application_id")
             ]
         )
-        assert seen == ["wal", 2, 1, sqlite.APPLICATION_ID]
+        assert seen == ["wal", 2, 1, sqlite_file.APPLICATION_ID]
         assert await database.read(lambda tx: pragma(tx, "query_only")) == 1
 
 
@@ -860,9 +860,9 @@ async def test_a_half_written_snapshot_is_not_taken_for_a_whole_one(tmp_path, mo
         raise KeyboardInterrupt
 
     monkeypatch.setattr(migrate, "migrations", lambda: (*REAL, Migration(len(REAL) + 1, "more", "")))
-    monkeypatch.setattr(sqlite.os, "fsync", die)
+    monkeypatch.setattr(sqlite_file.os, "fsync", die)
     with pytest.raises(KeyboardInterrupt):
-        sqlite._snapshot(*_connection_to(path), len(REAL))
+        sqlite_file.snapshot(*_connection_to(path), len(REAL))
     assert not path.with_name(f"palaver.db.schema-{len(REAL)}").exists()
 
 
