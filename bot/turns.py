@@ -305,7 +305,7 @@ class Turns:
         earlier one, may have left on the screen. Everybody else was told by /stop.
         """
         is_awaited = run.claim.address.reply_handle is not None
-        if is_awaited or run.preview.is_begun or run.claim.attempts > 1:
+        if is_awaited or run.preview.is_begun or run.claim.is_resumed:
             return self._say("stopped_answer", run.claim)
         return None
 

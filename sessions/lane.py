@@ -184,7 +184,7 @@ def _load(
             "SELECT number, kind, payload FROM steps WHERE turn_id = :turn ORDER BY number",
             {"turn": about["id"]},
         )
-        if about["attempts"] > 1
+        if about["epoch"] > 1  # not the attempts: a turn that was given back at a stop has steps as well
         else []
     )
     return Claim(

@@ -226,6 +226,11 @@ class Claim:
     msg_id: int | None = None
     """Its place in the queue that nodes share; None where there is one process."""
 
+    @property
+    def is_resumed(self) -> bool:
+        """Somebody began it before: there may be steps of it, and a preview. If it was given back at a stop, that was no attempt."""
+        return self.epoch > 1
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:

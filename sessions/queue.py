@@ -190,7 +190,8 @@ def drop(tx: Transaction, turn_ids: Sequence[TurnId]) -> None:
 def refill(tx: Transaction) -> int:
     """Make the queue what the turns say: for a database that was moved here or worked on by an older version. Gives how many came.
 
-    A lane that lacks a turn is queued anew as a whole, because a turn that came later would stand behind those after it.
+    A lane that lacks a turn is queued anew as a whole, because a turn that came later would stand behind those after it. Epochs go on
+    from where they were: a turn that was begun elsewhere is known by it, and whoever still runs it is refused.
     """
     tx.execute(
         "DELETE FROM turn_queue q WHERE NOT EXISTS"
@@ -211,8 +212,8 @@ def refill(tx: Transaction) -> int:
         f"DELETE FROM turn_queue WHERE {_GROUP} = ANY(CAST(:sessions AS text[]))", {"sessions": sessions}
     )
     return tx.execute(
-        "INSERT INTO turn_queue (vt, message, headers) SELECT clock_timestamp(), jsonb_build_object('turn', id),"
-        " jsonb_build_object('x-pgmq-group', session_id) FROM (SELECT id, session_id, position,"
+        "INSERT INTO turn_queue (vt, read_ct, message, headers) SELECT clock_timestamp(), epoch, jsonb_build_object('turn', id),"
+        " jsonb_build_object('x-pgmq-group', session_id) FROM (SELECT id, session_id, position, epoch,"
         " MAX(queued_at) OVER (PARTITION BY session_id ORDER BY position) AS since FROM turns"
         " WHERE session_id = ANY(CAST(:sessions AS text[])) AND status IN ('queued', 'running')) lanes"
         " ORDER BY since, session_id, position",

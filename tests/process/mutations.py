@@ -84,7 +84,7 @@ MUTATIONS = (
     Mutation(
         "recorded steps are not given again",
         "sessions/lane.py",
-        'if about["attempts"] > 1',
+        'if about["epoch"] > 1',
         "if False",
         sign=r"tool calls, not|ran again",
     ),

@@ -232,6 +232,24 @@ def test_the_queue_is_made_from_the_turns(tx):
     assert queue.refill(tx) == 0
 
 
+def test_what_was_begun_goes_on_from_its_steps_however_it_came_back(tx):
+    """Given back at a stop, or put into the queue of another database: its steps are there, and its epoch goes on."""
+    queued = arrive(tx)
+    claim = claimed(tx, queued.session_id)
+    assert not claim.is_resumed
+    lane.record_step(tx, claim, answer_step(), NOW)
+    assert queue.give_back(tx, queued.turn_id, held(claim))
+    again = claimed(tx, queued.session_id)
+    assert (again.epoch, again.attempts, again.is_resumed, len(again.steps)) == (2, 1, True, 1)
+    assert queue.give_back(tx, queued.turn_id, held(again))
+    queue.purge(tx)
+    assert queue.refill(tx) == 1
+    moved = claimed(tx, queued.session_id)
+    assert (moved.epoch, moved.attempts, moved.is_resumed, len(moved.steps)) == (3, 1, True, 1)
+    with pytest.raises(StaleClaim):
+        lane.record_step(tx, claim, answer_step(), NOW)
+
+
 @pytest.mark.parametrize("name", ["turn_queued", "queued_turn"])
 def test_what_does_not_agree_is_found(tx, name):
     """A turn outside the queue waits for ever, and a message without a turn keeps nobody's place: `palaver verify` tells both."""
