@@ -85,6 +85,8 @@ class Delivery:
         self._again: set[tuple[AccountId, ChannelId]] = set()
         self._moved: set[tuple[AccountId, ChannelId]] = set()
         """Channels whose rows were readdressed under their sender's hands."""
+        self._taken: set[AccountId] = set()
+        """Accounts of which this node has read, since it got the lease, what is unsent and how long the platform wants quiet."""
         self._is_closed = False
         self._is_draining = False
         self._typing: set[asyncio.Task[None]] = set()
@@ -130,6 +132,7 @@ class Delivery:
             for place, task in list(self._senders.items()):
                 if place[0] == account and place not in self._recording:
                     task.cancel()
+            self._taken.discard(account)
 
     async def look(self, account: AccountId) -> None:
         """Whether another node has queued something for an account that this one sends for."""
@@ -140,8 +143,12 @@ class Delivery:
                 if (account, channel) not in self._senders:
                     self.notify(account, channel)
 
-    def _may_send(self, account: AccountId) -> bool:
+    def _owns(self, account: AccountId) -> bool:
         return self._node is None or self._node.holds(LeaseName("send", account))
+
+    def _may_send(self, account: AccountId) -> bool:
+        """Its lease alone is not enough: what goes out at once could fall into a wait that the former owner was told."""
+        return self._node is None or (account in self._taken and self._owns(account))
 
     def _lease(self, account: AccountId) -> Lease | None:
         """What a send is fenced with; None only where there are no other nodes. Raises: StaleLease."""
@@ -166,6 +173,9 @@ class Delivery:
             self._governor.hold(account, channel or None, (until - now) / 1000)
         recent = await self._database.read(lambda tx: outbox.sent_since(tx, account, now - 60_000))
         self._governor.remember(account, [(channel, kind, (now - at) / 1000) for channel, kind, at in recent])
+        self._taken.add(
+            account
+        )  # before the look at what waits: who queues something after that look finds it said
         channels = await self._database.read(lambda tx: outbox.channels_waiting(tx, account))
         for channel in channels:
             self.notify(account, channel)
@@ -207,8 +217,10 @@ class Delivery:
         nobody has touched it, and the sender need not read it again.
         """
         place = (account, channel)
-        if not self._may_send(account):
+        if not self._owns(account):
             self._tell_owner(account)
+        elif not self._may_send(account):
+            return  # the look that follows finds it
         elif place in self._senders:
             self._again.add(place)
         elif not self._is_closed and account in self._adapters:
@@ -273,7 +285,7 @@ class Delivery:
         adapter = self._adapters.get(claim.address.account)
         if adapter is None:
             return NoPreview()
-        if self._node is not None and not self._may_send(claim.address.account):
+        if self._node is not None and not self._owns(claim.address.account):
             return DistantPreview(self._node.hint, claim.address, every_s=self._typing_every_s)
         place = (claim.address.account, claim.address.channel)
         return Preview(
@@ -284,8 +296,9 @@ class Delivery:
             target=target_of(claim.address),
             after_s=self._settings.delivery.preview_after_s,
             is_shown=self._settings.delivery.preview and adapter.capabilities.can_edit,
-            is_clear=lambda: place not in self._senders,
-            may_send=lambda: self._may_send(place[0]),
+            is_clear=lambda: self._may_send(place[0]) and place not in self._senders,
+            may_send=lambda: self._owns(place[0]),
+            may_type=lambda: self._may_send(place[0]),
             lease=lambda: self._lease(place[0]),
             typing_every_s=self._typing_every_s,
             now=self._now,

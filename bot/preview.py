@@ -90,13 +90,16 @@ class Preview:
         typing_every_s: float,
         now: Callable[[], int],
         may_send: Callable[[], bool] = lambda: True,
+        may_type: Callable[[], bool] = lambda: True,
         lease: Callable[[], Lease | None] = lambda: None,
     ) -> None:
         """`is_clear`: nothing earlier is still on its way to the channel, which a preview must not overtake.
 
-        `may_send`: this node sends for the account, by `lease`. When that ends, the preview does.
+        `may_send`: this node sends for the account, by `lease`. When that ends, the preview does. `may_type`: it also knows by now
+        how long the platform wants quiet.
         """
         self._may_send = may_send
+        self._may_type = may_type
         self._lease = lease
         self._database = database
         self._adapter = adapter
@@ -169,7 +172,7 @@ class Preview:
         self._typing_timer = asyncio.get_running_loop().call_later(self._typing_every_s, self._type)
         account = self._claim.address.account
         if (
-            not self._may_send()
+            not self._may_type()
             or self._governor.is_down(account)
             or self._governor.held_s(account, self._claim.address.channel) > 0
         ):
