@@ -225,8 +225,12 @@ class App:
         is_counting_exactly = tokens.is_exact()
         if self.web is not None:
             await self.web.start()
-        waiting = await self.delivery.recover() if self.node.is_alone else 0
-        sessions = await self.lanes.recover() if self.node.is_alone else 0
+        waiting = sessions = 0
+        if self.node.is_alone:
+            waiting = await self.delivery.recover()
+            sessions = await self.lanes.recover()
+        else:  # what is unfinished is taken up with the leases
+            await self.lanes.prepare()
         self.node.on_hint("turns", self.lanes.hear)
         self.node.on_hint("stop", self.lanes.hear_stop)
         self.node.on_hint("outbox", lambda account: self.delivery.look(AccountId(account)))

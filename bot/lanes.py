@@ -116,12 +116,16 @@ class Lanes:
             self.notify(session_id)
         return len(sessions)
 
+    async def prepare(self) -> None:
+        """What comes before a node takes anything in, whether or not it runs turns. Raises: StoreError."""
+        await self._database.write(lambda tx: inbox.advance_ids(tx, self._now()))
+
     async def share(self) -> None:
         """Run what waits, whichever node took it in, and what nodes that are gone had begun: until cancelled.
 
         Between nodes the queue is all there is. A session is asked for when it waits; whoever comes second finds it taken.
         """
-        await self._database.write(self._begin_sharing)
+        await self._database.write(queue.refill)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._renew(), name="turns-renewed")
             while True:
@@ -133,10 +137,6 @@ class Lanes:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
                         await self._hungry.wait()
-
-    def _begin_sharing(self, tx: Transaction) -> None:
-        inbox.advance_ids(tx, self._now())
-        queue.refill(tx)
 
     async def _renew(self) -> None:
         """Hold what runs here for as long as it runs. What could not be renewed in time may be another node's: the fence says so."""

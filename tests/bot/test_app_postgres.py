@@ -66,6 +66,20 @@ async def test_a_daemon_runs_whole_on_postgresql(url):
         await app.close()
 
 
+async def test_where_no_turns_run_ids_begin_at_the_present_too(url):
+    """A node that only takes in does not give the messages of a new database numbers that one before it may have used."""
+    settings = settings_for(url, node={"roles": ["intake"]})
+    app = App(settings, await open_database(settings), accounts_of(settings))
+    try:
+        await app.start()
+        receipt = await app.adapters[ACCOUNT].say("hello there")
+        assert receipt.outcome == "accepted"
+        (row,) = await app.database.read(lambda tx: tx.rows("SELECT id FROM inbox"))
+    finally:
+        await app.close()
+    assert row["id"] > 1_700_000_000_000
+
+
 async def test_sizes_and_times_are_the_settings(url):
     """Pool sizes and time-outs of the store reach the server's connections."""
     settings = settings_for(
