@@ -28,7 +28,7 @@ from config.settings import LogSettings
 from config.sources import Loaded
 from config.sources import load as load_sources
 from sessions.database.base import Database
-from sessions.errors import StoreError, StoreUnavailable
+from sessions.errors import StoreError
 
 NOT_FOUND, USAGE, CONFIGURATION, UNAVAILABLE, FAULT = 1, 2, 78, 69, 70
 
@@ -91,12 +91,7 @@ async def owning(
 ) -> Any:
     """Change the database. Raises: StoreUnavailable, with what to do, while a daemon owns it, or if there is none to change."""
     quiet()
-    url = loaded.settings.database_url
-    if not may_be_new and stores.is_sqlite(url) and not (path := stores.sqlite_path(url)).exists():
-        raise StoreUnavailable(
-            f"there is no database at {path} yet", "Start the daemon once, or check database_url."
-        )
-    database = await stores.open_database(loaded.settings)
+    database = await stores.open_database(loaded.settings, may_be_new=may_be_new)
     try:
         return await work(database)
     finally:

@@ -39,8 +39,8 @@ def sqlite_path(database_url: str) -> Path:
     return Path(re.sub("^/+", "/", unquote(rest))).expanduser().absolute()
 
 
-async def open_database(settings: Settings) -> Database:
-    """The database that the URL's scheme names, with today's schema. Raises: StoreError."""
+async def open_database(settings: Settings, *, may_be_new: bool = True) -> Database:
+    """The database that the URL's scheme names, with today's schema; made if it may be new. Raises: StoreError."""
     if not is_sqlite(settings.database_url):
         from sessions.database.postgres import PostgresDatabase
 
@@ -51,9 +51,15 @@ async def open_database(settings: Settings) -> Database:
             limits=_limits(settings),
             keys=encryption_keys(settings),
             reader_role=settings.store.reader_role,
+            may_be_new=may_be_new,
+        )
+    path = sqlite_path(settings.database_url)
+    if not may_be_new and not path.exists():
+        raise StoreUnavailable(
+            f"there is no database at {path} yet", "Start the daemon once, or check database_url."
         )
     return await SqliteDatabase.open(
-        sqlite_path(settings.database_url),
+        path,
         readers=settings.store.readers,
         busy_timeout_s=settings.store.busy_timeout_s,
         keys=encryption_keys(settings),

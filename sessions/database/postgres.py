@@ -223,17 +223,19 @@ class PostgresDatabase:
         limits: Limits | None = None,
         keys: Sequence[str] = (),
         reader_role: str | None = None,
+        may_be_new: bool = True,
         now: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> Self:
         """Connect and bring the schema up to date, while other nodes may be doing the same; with keys, encrypt what is written.
 
-        `reader_role` is a role prepared for reading on somebody's behalf; without it one is made, if the server lets us.
+        `reader_role` is a role prepared for reading on somebody's behalf; without it one is made, if the server lets us. Unless it
+        `may_be_new`, a database that holds nothing of ours is left as it is.
 
-        Raises: StoreUnavailable (also for keys that do not fit), StoreCorrupt (tables of another program), SchemaTooNew.
+        Raises: StoreUnavailable (also for keys that do not fit), NothingStored, StoreCorrupt (another program's tables), SchemaTooNew.
         """
         connections = Connections(url, limits or Limits(), most=writers + 1 + readers)
         database = cls(connections, writers=writers, readers=readers)
-        await database._start(lambda: database._prepare(now(), keys, reader_role))
+        await database._start(lambda: database._prepare(now(), keys, reader_role, may_be_new=may_be_new))
         if await database._answer_s() > NEAR_S:
             database._line_count = writers
         return database
@@ -495,10 +497,12 @@ class PostgresDatabase:
             return unknown
         return translated(error, self.where)
 
-    def _prepare(self, now: int, keys: Sequence[str] | None, reader_role: str | None) -> None:
+    def _prepare(
+        self, now: int, keys: Sequence[str] | None, reader_role: str | None, *, may_be_new: bool = True
+    ) -> None:
         """Check that the database is ours and the keys fit, and migrate it. Runs in a writer's thread."""
         try:
-            while self._migrate_once(now):
+            while self._migrate_once(now, may_be_new=may_be_new):
                 pass
             with self._connections.lent() as connection:
                 connection.execute("BEGIN")
@@ -527,10 +531,7 @@ class PostgresDatabase:
             if migrate.pending(tx):
                 if migrate.current_version(tx) == 0:
                     self._check_rights(tx)
-                    raise NothingStored(
-                        f"{self.where} holds nothing of Palaver yet",
-                        "The first start of the daemon makes its tables, or `palaver migrate` does.",
-                    )
+                    raise self._nothing_stored()
                 raise StoreUnavailable(
                     f"{self.where} has an older schema", "Run `palaver migrate` or start the daemon."
                 )
@@ -547,7 +548,13 @@ class PostgresDatabase:
     def _transaction(self, connection: Connection, begin: str) -> PostgresTransaction:
         return PostgresTransaction(connection, self.seal, self.row_security.role, begin=begin)
 
-    def _migrate_once(self, now: int) -> bool:
+    def _nothing_stored(self) -> NothingStored:
+        return NothingStored(
+            f"{self.where} holds nothing of Palaver yet",
+            "The first start of the daemon makes its tables, or `palaver migrate` does.",
+        )
+
+    def _migrate_once(self, now: int, *, may_be_new: bool) -> bool:
         """Run the next migration, if there is one, in a transaction of its own."""
         with self._connections.lent(is_patient=True) as connection:
             connection.execute("BEGIN")
@@ -561,6 +568,8 @@ class PostgresDatabase:
                 return False
             if migrate.current_version(tx) == 0:
                 self._check_foreign(tx)
+                if not may_be_new:
+                    raise self._nothing_stored()
             migrate.apply(tx, waiting[0], now)
             connection.execute("COMMIT")
         log.info("store.schema_migrated", version=waiting[0].version, name=waiting[0].name)
