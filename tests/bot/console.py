@@ -9,17 +9,17 @@ from typer.testing import CliRunner
 
 from bot.cli import cli
 from sessions.database.base import Transaction
-from sessions.database.sqlite import SqliteDatabase
-from tests.sessions.stores import lay_sqlite
+from tests.sessions.stores import open_place
 
 T = TypeVar("T")
 
 
 class Console:
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "palaver.db"
+    def __init__(self, folder: Path, url: str) -> None:
+        self.url = url
+        self.is_sqlite = url.startswith("sqlite:")
         self.config = folder / "config.toml"
-        self.config.write_text(f'database_url = "sqlite://{self.path}"\n', encoding="utf-8")
+        self.config.write_text(f'database_url = "{url}"\n', encoding="utf-8")
 
     def run(self, *words: str) -> tuple[int, str, str]:
         """The exit code, and what stands on stdout and stderr."""
@@ -31,7 +31,7 @@ class Console:
         """Do something to the database as the daemon would."""
 
         async def run() -> T:
-            database = await SqliteDatabase.open(lay_sqlite(self.path))
+            database = await open_place(self.url)
             try:
                 return await database.write(work)
             finally:
@@ -40,10 +40,10 @@ class Console:
         return asyncio.run(run())
 
     def beside_a_daemon(self, *words: str) -> tuple[int, str, str]:
-        """The same while somebody else owns the database."""
+        """The same while somebody else has the database open, which on SQLite is to own it."""
 
         async def run() -> tuple[int, str, str]:
-            database = await SqliteDatabase.open(lay_sqlite(self.path))
+            database = await open_place(self.url)
             try:
                 return await asyncio.to_thread(self.run, *words)
             finally:

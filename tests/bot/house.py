@@ -8,20 +8,21 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any, TypeVar
 
 from adapters.base import Capabilities
 from adapters.memory import MemoryAdapter, Room
 from adapters.memory.adapter import CAPABILITIES
 from adapters.messages import InboundMessage, Sender
-from bot import catalogue
+from bot import catalogue, stores
 from bot.agents.base import Agent, AgentContext, Event, Toolbox
 from bot.agents.scripted import Script, ScriptedAgent
 from bot.delivery import Delivery
 from bot.gateway import Gateway
 from bot.governor import Governor
 from bot.lanes import Lanes
+from bot.nodes import Duty, Node, name_of
 from bot.summarising import Summariser
 from bot.tools.builtin import builtin_tools
 from bot.tools.registry import Tool, ToolRegistry
@@ -29,11 +30,10 @@ from bot.turns import Turns
 from config.names import AccountId, ChannelId, PlatformMessageId, PlatformUserId
 from config.settings import AccountSettings, Settings
 from sessions.database.base import Database, Transaction
-from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import StoreUnavailable
 from sessions.hot import HotSessions
+from sessions.leases import Lease, LeaseName
 from sessions.semantic import Encoder
-from tests.sessions.stores import lay_sqlite
 
 T = TypeVar("T")
 ACCOUNT = AccountId("memory.main")
@@ -82,11 +82,14 @@ class SwitchedDatabase:
 
 
 class House:
-    """One daemon. `async with house.running()` hears, answers and sends; the room and the file outlive it."""
+    """One daemon. `async with house.running()` hears, answers and sends; the room and the database outlive it.
+
+    On PostgreSQL it is a node like any other, with leases and a queue; nobody else happens to be there.
+    """
 
     def __init__(
         self,
-        path: Path,
+        url: str,
         *,
         agent: Agent | Mapping[str, Any] | None = None,
         script: Script | None = None,
@@ -100,11 +103,11 @@ class House:
         typing_every_s: float = 4.0,
         **sections: Any,
     ) -> None:
-        self.path = path
+        self.url = url
         self.account = AccountSettings(platform="memory", **(account or {}))
         self.settings = Settings.model_validate(
             {
-                "database_url": f"sqlite://{path}",
+                "database_url": url,
                 "accounts": {"main": self.account.model_dump()},
                 "delivery": {"preview": False},
                 **({"agent": agent} if isinstance(agent, Mapping) else {}),
@@ -123,6 +126,7 @@ class House:
         self.typing_every_s = typing_every_s
         self.adapter: MemoryAdapter
         self.database: SwitchedDatabase
+        self.node: Node
         self.gateway: Gateway
         self.lanes: Lanes
         self.turns: Turns
@@ -138,7 +142,12 @@ class House:
 
     async def open(self) -> None:
         """Wire everything; nothing is taken up yet."""
-        self.database = SwitchedDatabase(await SqliteDatabase.open(lay_sqlite(self.path)))
+        self.database = SwitchedDatabase(await stores.open_database(self.settings))
+        leases = await stores.open_leases(self.settings)
+        self._leases = None if leases is None else SwitchedDatabase(leases)
+        self.node = Node(self._leases, name_of("house"), lease_s=self.settings.node.lease_s)
+        node = None if self.node.is_alone else self.node.name
+        self._run_name = LeaseName("run", AccountId(self.node.name))
         accounts = {ACCOUNT: self.account}
         texts = catalogue.load(self.settings.language, self.settings.texts)
         self.adapter = self.make_adapter(
@@ -151,6 +160,7 @@ class House:
             {ACCOUNT: self.adapter},
             texts,
             self.governor,
+            node=self.node,
             typing_every_s=self.typing_every_s,
             uncertain_first_s=0.1,
             now=self.now,
@@ -169,6 +179,7 @@ class House:
             now=self.now,
             hot=self.hot,
             on_due=self.summariser.notify,
+            node=node,
         )
         self.lanes = Lanes(
             self.database,
@@ -178,6 +189,10 @@ class House:
             notice_after_s=self.settings.turns.queue_notice_after_s,
             now=self.now,
             hot=self.hot,
+            node=node,
+            may_run=lambda: self.node.is_alone or self.node.holds(self._run_name),
+            lease_s=self.settings.node.lease_s,
+            lease_database=self._leases,
         )
         self.gateway = Gateway(
             self.database,
@@ -190,27 +205,54 @@ class House:
             must_greet=lambda _: self.capabilities.must_greet,
             now=self.now,
             hot=self.hot,
+            node=node,
             encoder=self.encoder,
         )
 
     @asynccontextmanager
-    async def running(self, *, drain_s: float = 5, send_s: float = 5) -> AsyncIterator["House"]:
-        """From start-up recovery to an orderly end. `drain_s=0` cuts running turns off, `send_s=0` replies."""
+    async def running(
+        self, *, drain_s: float = 5, send_s: float = 5, dies: bool = False
+    ) -> AsyncIterator["House"]:
+        """From start-up recovery to an orderly end. `drain_s=0` cuts running turns off, `send_s=0` replies.
+
+        With `dies` it gives nothing back to other nodes either, as if it had been killed: what it held is its own until the end
+        of its lease, for which `node={"lease_s": 1}` is short.
+        """
         await self.open()
-        await self.delivery.recover()
-        await self.lanes.recover()
-        hearing = asyncio.create_task(self.adapter.run(self.gateway))
+        if self.node.is_alone:
+            await self.delivery.recover()
+            await self.lanes.recover()
+        else:
+            await self.lanes.prepare()
+        duties = self._duties()
+        await self.node.start(duties)
         try:
             yield self
         finally:
+            if dies:
+                drain_s = 0
+                if self._leases is not None:
+                    self._leases.is_refusing = True
             await self.gateway.close("test is over")
-            hearing.cancel()
-            await asyncio.wait([hearing])
+            await self.node.give_back([name for name in duties if name.kind == "hear"])
             await self.lanes.drain(drain_s)
             await self.summariser.close()
             await self.delivery.close(send_s)
+            await self.node.close()
             await self.adapter.close()
             await self.database.close()
+
+    def _duties(self) -> dict[LeaseName, Duty]:
+        """As `bot/app.py` has them."""
+
+        async def hear(_lease: Lease | None) -> None:
+            await self.adapter.run(self.gateway)
+
+        duties: dict[LeaseName, Duty] = {LeaseName("hear", ACCOUNT): hear}
+        if not self.node.is_alone:
+            duties[LeaseName("send", ACCOUNT)] = partial(self.delivery.own, ACCOUNT)
+            duties[self._run_name] = lambda _lease: self.lanes.share()
+        return duties
 
     # what a test does
 
@@ -243,6 +285,10 @@ class House:
             return found[0]["n"] == 0
 
         await self.until(is_quiet, timeout_s)
+
+    async def until_sending(self) -> None:
+        """Wait until replies go out. On PostgreSQL what is unsent, and how long to keep quiet, is read after the lease has come."""
+        await self.until(lambda: self.delivery._may_send(ACCOUNT))
 
     async def until_running(self, count: int = 1) -> None:
         async def is_running() -> bool:
@@ -278,6 +324,10 @@ def inbound(text: str = "hello", *, person: str = "ada", **fields: Any) -> Inbou
         "sent_at_ms": 1_800_000_000_000,
     }
     return InboundMessage(**{**defaults, **fields})
+
+
+SHORT_LEASE = {"lease_s": 1}
+"""For a house that dies: others need not wait long for what it held."""
 
 
 class GatedAgent:

@@ -13,7 +13,7 @@ from adapters.memory import MemoryAdapter
 from bot.agents.llm import loading
 from bot.app import TERMINAL, App, accounts_of, check, make_agent, serve
 from bot.catalogue import CatalogueError
-from bot.stores import open_database, sqlite_path
+from bot.stores import open_database, open_leases, sqlite_path
 from bot.web.app import PortTaken
 from config.errors import ConfigError
 from config.names import AccountId
@@ -26,10 +26,16 @@ ACCOUNT = AccountId("memory.main")
 OTHER = AccountId("memory.other")
 
 
-def make_settings(path, **sections):
+@pytest.fixture
+def url(place):
+    """The address of an empty database, of each kind."""
+    return place("palaver")
+
+
+def make_settings(url, **sections):
     return Settings.model_validate(
         {
-            "database_url": f"sqlite://{path}/palaver.db",
+            "database_url": url if isinstance(url, str) else f"sqlite://{url}/palaver.db",
             "accounts": {"main": {"platform": "memory"}, "other": {"platform": "memory"}},
             "agent": {"kind": "scripted"},
             "http": {"port": 0},
@@ -40,9 +46,15 @@ def make_settings(path, **sections):
 
 
 @asynccontextmanager
-async def daemon(path, *, prepare=lambda app: None, **sections):
-    settings = make_settings(path, **sections)
-    app = App(settings, await open_database(settings), accounts_of(settings), adapter_restart_s=0.1)
+async def daemon(url, *, prepare=lambda app: None, **sections):
+    settings = make_settings(url, **sections)
+    app = App(
+        settings,
+        await open_database(settings),
+        accounts_of(settings),
+        lease_database=await open_leases(settings),
+        adapter_restart_s=0.1,
+    )
     prepare(app)
     try:
         await app.start()
@@ -65,10 +77,10 @@ async def until(holds, timeout_s=5):
             await asyncio.sleep(0.01)
 
 
-async def test_start_answer_stop(tmp_path):
+async def test_start_answer_stop(url):
     """A daemon starts, is ready, answers on every account, and lets go of port and file when it stops."""
     with capture_logs() as logs:
-        async with daemon(tmp_path) as app:
+        async with daemon(url) as app:
             assert await app.adapters[ACCOUNT].ask("hello") == ["echo: hello"]
             assert await app.adapters[OTHER].ask("hello") == ["echo: hello"]
             status, details = await ready(app)
@@ -83,7 +95,7 @@ async def test_start_answer_stop(tmp_path):
     assert events[-1] == "daemon.stopped"
     with pytest.raises(OSError):
         await asyncio.open_connection("127.0.0.1", port)
-    async with daemon(tmp_path) as again:
+    async with daemon(url) as again:
         assert again.database is not app.database
 
 
@@ -107,22 +119,22 @@ async def test_the_vocabulary_is_read_before_anybody_waits(tmp_path, monkeypatch
     assert read_when == [(before, ["starting", "starting"])]
 
 
-async def test_each_account_answers_for_itself(tmp_path):
+async def test_each_account_answers_for_itself(url):
     """Two accounts of one platform are two bots: a person's conversations with them do not mix."""
-    async with daemon(tmp_path) as app:
+    async with daemon(url) as app:
         await app.adapters[ACCOUNT].ask("hello")
         assert "nothing to show" in (await app.adapters[OTHER].ask("/history"))[0]
 
 
-async def test_the_statistics_know_how_often_the_cache_helped(tmp_path):
+async def test_the_statistics_know_how_often_the_cache_helped(url):
     """What the memory of hot sessions did stands in the statistics, whenever it was written down and at the end."""
-    async with daemon(tmp_path) as app:
+    async with daemon(url) as app:
         for number in range(8):
             await app.adapters[ACCOUNT].ask(f"hello {number}")
             if number == 3:
                 await app.upkeep.count_cache()
                 await app.upkeep.count_cache()
-    database = await open_database(make_settings(tmp_path))
+    database = await open_database(make_settings(url))
     try:
         read = await database.read(
             lambda tx: statistics.read(tx, OperatorScope(), Subject(), int(time.time() * 1000))
@@ -132,7 +144,7 @@ async def test_the_statistics_know_how_often_the_cache_helped(tmp_path):
     assert read.cache_hit_rate == 7 / 8
 
 
-async def test_a_fault_takes_down_one_adapter_and_it_comes_back(tmp_path):
+async def test_a_fault_takes_down_one_adapter_and_it_comes_back(url):
     """An adapter that raises is started again after a pause; the others hear all the while; /readyz says degraded."""
     tries = []
 
@@ -148,7 +160,7 @@ async def test_a_fault_takes_down_one_adapter_and_it_comes_back(tmp_path):
         app.adapters[OTHER] = Stumbling(OTHER, AccountSettings(platform="memory"), lambda _: ())
 
     with capture_logs() as logs:
-        async with daemon(tmp_path, prepare=prepare) as app:
+        async with daemon(url, prepare=prepare) as app:
             assert await app.adapters[ACCOUNT].ask("one") == ["echo: one"]
 
             async def is_degraded():
@@ -166,30 +178,30 @@ async def test_a_fault_takes_down_one_adapter_and_it_comes_back(tmp_path):
     assert [entry["account"] for entry in failures] == [OTHER, OTHER]
 
 
-async def test_a_restart_takes_up_what_was_left(tmp_path):
+async def test_a_restart_takes_up_what_was_left(url):
     """A turn that was cut off at the end is answered by the next daemon."""
-    async with daemon(tmp_path, shutdown_after_s=0.1) as app:
+    async with daemon(url, shutdown_after_s=0.1) as app:
         await app.adapters[ACCOUNT].say("delay=1 late")
         room = app.adapters[ACCOUNT].room
 
     def prepare(app):
         app.adapters[ACCOUNT]._wire = app.adapters[ACCOUNT]._room = room
 
-    async with daemon(tmp_path, prepare=prepare) as app:
+    async with daemon(url, prepare=prepare) as app:
         assert (await app.adapters[ACCOUNT].wait_for_reply()).text == "echo: late"
 
 
-async def test_the_end_lets_running_turns_finish(tmp_path):
+async def test_the_end_lets_running_turns_finish(url):
     """Within its time a running turn is finished and its reply sent before the daemon is gone; nothing new is begun."""
     with capture_logs() as logs:
-        async with daemon(tmp_path) as app:
+        async with daemon(url) as app:
             await app.adapters[ACCOUNT].say("delay=0.4 almost")
     assert app.adapters[ACCOUNT].messages() == ["echo: almost"]
     stopped = next(entry for entry in logs if entry["event"] == "daemon.stopped")
     assert (stopped["turns_cut_off"], stopped["channels_unsent"]) == (0, 0)
 
 
-async def test_wait_ends_when_every_input_has_ended(tmp_path):
+async def test_wait_ends_when_every_input_has_ended(url):
     """When all adapters are through with their input the daemon is done; while one still hears it is not."""
     gates = {ACCOUNT: asyncio.Event(), OTHER: asyncio.Event()}
 
@@ -201,7 +213,7 @@ async def test_wait_ends_when_every_input_has_ended(tmp_path):
         for account in gates:
             app.adapters[account] = Ending(account, AccountSettings(platform="memory"), lambda _: ())
 
-    async with daemon(tmp_path, prepare=prepare) as app:
+    async with daemon(url, prepare=prepare) as app:
         waiting = asyncio.create_task(app.wait())
         gates[ACCOUNT].set()
         await asyncio.sleep(0.05)
@@ -210,16 +222,16 @@ async def test_wait_ends_when_every_input_has_ended(tmp_path):
         await asyncio.wait_for(waiting, 2)
 
 
-async def test_wait_ends_when_somebody_stops_it(tmp_path):
+async def test_wait_ends_when_somebody_stops_it(url):
     """`stop` ends the wait at once."""
-    async with daemon(tmp_path) as app:
+    async with daemon(url) as app:
         waiting = asyncio.create_task(app.wait())
         await asyncio.sleep(0.02)
         app.stop()
         await asyncio.wait_for(waiting, 2)
 
 
-async def test_parts_that_end_badly_keep_nobody_from_their_end(tmp_path):
+async def test_parts_that_end_badly_keep_nobody_from_their_end(url):
     """An adapter or agent that fails while closing is told of; the port, the other parts and the store are let go of."""
 
     class Clinging(MemoryAdapter):
@@ -235,7 +247,7 @@ async def test_parts_that_end_badly_keep_nobody_from_their_end(tmp_path):
         app._agents[None].close = fail
 
     with capture_logs() as logs:
-        async with daemon(tmp_path, prepare=prepare) as app:
+        async with daemon(url, prepare=prepare) as app:
             port = app.web.port
     assert [entry["part"] for entry in logs if entry["event"] == "daemon.close_failed"] == [
         OTHER,
@@ -243,7 +255,7 @@ async def test_parts_that_end_badly_keep_nobody_from_their_end(tmp_path):
     ]
     with pytest.raises(OSError):
         await asyncio.open_connection("127.0.0.1", port)
-    async with daemon(tmp_path):
+    async with daemon(url):
         pass
 
 
@@ -266,7 +278,7 @@ async def test_serve_closes_the_store_when_nothing_can_be_made(tmp_path):
     await database.close()
 
 
-async def test_the_clean_up_goes_on(tmp_path):
+async def test_the_clean_up_goes_on(url):
     """Idle sessions expire in the background, again and again, also after a round that failed."""
     sections = {
         "sessions": {
@@ -276,7 +288,7 @@ async def test_the_clean_up_goes_on(tmp_path):
             "delete_after": 0,
         }
     }
-    async with daemon(tmp_path, **sections) as app:
+    async with daemon(url, **sections) as app:
         for text in ("one", "two"):
             await app.adapters[ACCOUNT].ask(text)
 
@@ -287,9 +299,9 @@ async def test_the_clean_up_goes_on(tmp_path):
             await until(is_gone)
 
 
-async def test_the_clean_up_removes_old_quarantined_updates(tmp_path):
+async def test_the_clean_up_removes_old_quarantined_updates(url):
     """What nobody could read is gone after a month, what came since stays."""
-    async with daemon(tmp_path, sessions={"cleanup_interval": "30ms"}) as app:
+    async with daemon(url, sessions={"cleanup_interval": "30ms"}) as app:
         for age_ms in (quarantine.KEPT_MS + 1000, 1000):
             await app.database.write(
                 lambda tx, at=time.time() * 1000 - age_ms: inbox.quarantine(tx, ACCOUNT, b"?", "x", int(at))
@@ -303,7 +315,7 @@ async def test_the_clean_up_removes_old_quarantined_updates(tmp_path):
         assert await is_one_left()
 
 
-async def test_never_deleting_keeps_the_sessions(tmp_path):
+async def test_never_deleting_keeps_the_sessions(url):
     """delete_after = "never" archives and keeps."""
     sections = {
         "sessions": {
@@ -313,7 +325,7 @@ async def test_never_deleting_keeps_the_sessions(tmp_path):
             "delete_after": "never",
         }
     }
-    async with daemon(tmp_path, **sections) as app:
+    async with daemon(url, **sections) as app:
         await app.adapters[ACCOUNT].ask("one")
 
         async def is_archived():

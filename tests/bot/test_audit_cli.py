@@ -2,8 +2,8 @@
 
 import json
 
-import pytest
-
+from tests import postgres
+from tests.bot.console import Console
 from tests.bot.test_roles_cli import ada
 
 
@@ -30,21 +30,37 @@ def test_what_was_done_to_a_person_is_listed_beside_a_daemon(console):
     assert len(console.run("audit", "--person", person.id)[1].splitlines()) == 3
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("sessions", "end", "ABCDEF"),
-        ("sessions", "set", "ABCDEF", "--title", "x"),
-        ("sessions", "cleanup"),
-        ("people", "block", "Ada"),
-        ("people", "erase", "Ada", "--yes"),
-        ("quarantine", "drop", "1"),
-    ],
-)
-def test_changing_makes_no_database(console, tmp_path, words):
+CHANGES = [
+    ("sessions", "end", "ABCDEF"),
+    ("sessions", "set", "ABCDEF", "--title", "x"),
+    ("sessions", "cleanup"),
+    ("sessions", "resummarise", "ABCDEF"),
+    ("people", "block", "Ada"),
+    ("people", "erase", "Ada", "--yes"),
+    ("quarantine", "drop", "1"),
+]
+
+
+def test_changing_makes_no_file(tmp_path, bare_environment):
     """A command that changes something says that there is no database where the settings look, and makes none."""
+    console = Console(tmp_path, f"sqlite://{tmp_path}/palaver.db")
     before = sorted(tmp_path.iterdir())
-    code, _, said = console.run(*words)
-    assert code == 69
-    assert said.startswith(f"palaver: database: there is no database at {console.path} yet")
+    for words in CHANGES:
+        code, _, said = console.run(*words)
+        assert code == 69
+        assert said.startswith(f"palaver: database: there is no database at {tmp_path}/palaver.db yet")
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_changing_makes_no_tables(tmp_path, bare_environment):
+    """Nor does it make Palaver's tables in a server's database that happens to be there and empty."""
+    with postgres.bare_database() as url:
+        console = Console(tmp_path, url)
+        for words in CHANGES:
+            code, _, said = console.run(*words)
+            assert (code, "holds nothing of Palaver yet" in said) == (69, True), (words, said)
+        with postgres.connected(url) as connection:
+            made = connection.execute(
+                "SELECT COUNT(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+            ).fetchone()
+    assert made == (0,)

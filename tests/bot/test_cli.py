@@ -243,11 +243,13 @@ def test_before_the_first_start_there_is_nothing_to_read():
 
 
 @pytest.fixture
-def talked(tmp_path):
-    """A database in which Ada has said hello and failed once."""
+def talked(place, monkeypatch):
+    """A database, of each kind, in which Ada has said hello and failed once."""
+    url = place("talked")
+    monkeypatch.setenv("PALAVER_DATABASE_URL", url)
 
     async def talk():
-        house = House(tmp_path / "palaver.db")
+        house = House(url)
         async with house.running():
             await house.adapter.ask("hello")
             await house.adapter.ask("fail=unavailable")

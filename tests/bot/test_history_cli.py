@@ -1,16 +1,11 @@
 """`palaver search` and `palaver stats` as an operator types them: what is printed, and with which exit code it ends."""
 
-import asyncio
 import json
 
 import pytest
-from typer.testing import CliRunner
 
 from bot import reports
-from bot.cli import cli
-from config import logging as logs
 from sessions import lane
-from sessions.database.sqlite import SqliteDatabase
 from sessions.models import ErrorRecord
 from sessions.search import SearchPage
 from sessions.statistics import Statistics, Subject
@@ -20,12 +15,8 @@ NOW = 1_700_000_000_000
 
 
 @pytest.fixture
-def palaver(tmp_path, monkeypatch):
+def palaver(console):
     """The commands, over a database with two people's talk in it."""
-    for name in ("PALAVER_CONFIG", "PALAVER_DATABASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    config = tmp_path / "config.toml"
-    config.write_text(f'database_url = "sqlite://{tmp_path}/palaver.db"\n', encoding="utf-8")
 
     def talk(tx):
         first = arrive(tx, incoming("Red äpples please"), now=NOW).session_id
@@ -42,27 +33,13 @@ def palaver(tmp_path, monkeypatch):
         lane.finish(tx, claimed(tx, second, NOW + 86_400_000), "timeout", NOW + 86_460_000, error=error)
         return first
 
-    async def fill():
-        database = await SqliteDatabase.open(tmp_path / "palaver.db")
-        first = await database.write(talk)
-        await database.close()
-        return first
-
-    first = asyncio.run(fill())
-
-    def run(*words):
-        result = CliRunner().invoke(cli, [*words, "--config", str(config)])
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return result.exit_code, result.stdout, result.stderr
-
-    run.first = first
-    yield run
-    logs.stop()
+    console.first = console.change(talk)
+    return console
 
 
 def test_search_prints_where_and_what(palaver):
     """Two lines a hit: when, who, account, channel, session; then the words in their place, marked."""
-    code, out, _ = palaver("search", "red", "apples")
+    code, out, _ = palaver.run("search", "red", "apples")
     assert code == 0
     assert out.splitlines() == [
         f"2023-11-14 22:13  Ada on telegram.main in chat-1, session {palaver.first}",
@@ -93,13 +70,13 @@ def test_search_prints_where_and_what(palaver):
 )
 def test_search_takes_words_and_filters(palaver, words, number):
     """Each option leaves out what is not meant; `total` counts all pages; nothing found ends with 1."""
-    code, out, _ = palaver("search", *words, "--json")
+    code, out, _ = palaver.run("search", *words, "--json")
     assert (code, json.loads(out)["total"]) == (0 if number else 1, number)
 
 
 def test_search_by_session(palaver):
     """--session looks in one session only; the JSON names session, place and excerpt of each hit."""
-    code, out, _ = palaver("search", "apples", "--session", palaver.first, "--json")
+    code, out, _ = palaver.run("search", "apples", "--session", palaver.first, "--json")
     hits = json.loads(out)["hits"]
     assert code == 0
     assert {hit["session"] for hit in hits} == {palaver.first}
@@ -119,14 +96,14 @@ def test_search_by_session(palaver):
 )
 def test_what_is_wrong_is_said(palaver, words, said):
     """A mistake ends with 2 and names what was typed."""
-    code, _, error = palaver(*words)
+    code, _, error = palaver.run(*words)
     assert code == 2
     assert said in error
 
 
 def test_stats_of_everything(palaver):
     """Every line of the report, from the numbers of two short sessions."""
-    code, out, _ = palaver("stats")
+    code, out, _ = palaver.run("stats")
     assert code == 0
     lines = {line[:16].strip(): line[16:] for line in out.splitlines()}
     assert lines["sessions"] == "2: active 2"
@@ -152,7 +129,7 @@ def test_stats_of_everything(palaver):
 )
 def test_stats_of_one(palaver, words, messages):
     """--json has every number of the subject alone."""
-    code, out, _ = palaver("stats", *words, "--json")
+    code, out, _ = palaver.run("stats", *words, "--json")
     read = json.loads(out)
     assert (code, read["messages"]) == (0, messages)
     assert set(read) == set(Statistics.__dataclass_fields__)
@@ -160,7 +137,7 @@ def test_stats_of_one(palaver, words, messages):
 
 def test_stats_of_a_session(palaver):
     """--session takes a session's id."""
-    read = json.loads(palaver("stats", "--session", palaver.first, "--json")[1])
+    read = json.loads(palaver.run("stats", "--session", palaver.first, "--json")[1])
     assert (read["messages"], read["turns"], read["response"]["p50_ms"]) == (2, {"completed": 1}, 1429)
 
 
@@ -173,7 +150,7 @@ def test_whom_nobody_knows_is_said(palaver, command):
         (["--person", "telegram:9"], "nobody is known as telegram:9."),
         (["--session", "01ABC"], "there is no session 01ABC."),
     ):
-        code, out, error = palaver(command, *words, *option)
+        code, out, error = palaver.run(command, *words, *option)
         assert (code, out) == (1, "")
         assert f"palaver: {command}: {told}" in error
 

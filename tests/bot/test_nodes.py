@@ -9,11 +9,10 @@ from adapters.messages import Target
 from bot.nodes import Node
 from bot.preview import DistantPreview, typing_target
 from config.names import AccountId, ChannelId
-from sessions.database.sqlite import SqliteDatabase
 from sessions.leases import LeaseName
 from sessions.models import Address
 from tests.bot.house import SwitchedDatabase
-from tests.sessions.stores import lay_sqlite
+from tests.sessions.stores import DATABASES
 
 HEAR = LeaseName("hear", AccountId("memory.main"))
 LEASE_S = 1.0
@@ -47,11 +46,10 @@ class Duty:
         return have
 
 
-@pytest.fixture
-async def inner(tmp_path):
-    database = await SqliteDatabase.open(lay_sqlite(tmp_path / "palaver.db"))
-    yield database
-    await database.close()
+@pytest.fixture(params=list(DATABASES))
+async def inner(request, tmp_path):
+    async with DATABASES[request.param](tmp_path) as opener:
+        yield await opener()
 
 
 @contextlib.asynccontextmanager

@@ -13,7 +13,7 @@ from adapters.memory.adapter import CAPABILITIES, REPEAT_MARK
 from adapters.messages import Chunk
 from bot.agents.base import AgentError, ToolRequest
 from bot.agents.scripted import Delay
-from tests.bot.house import ACCOUNT, LIKE_TELEGRAM
+from tests.bot.house import ACCOUNT, LIKE_TELEGRAM, SHORT_LEASE
 from tests.bot.test_delivery import Platform, SlowMarks
 
 GROWING = {"preview": True, "preview_after_s": 0.05}
@@ -269,7 +269,11 @@ async def test_a_preview_whose_answer_was_lost(build):
         room.lose_next_answer()
         capabilities = replace(CAPABILITIES, is_idempotent=is_idempotent)
         house = build(
-            script=PIECES, room=room, delivery=GROWING, capabilities=capabilities, file=f"{is_idempotent}.db"
+            script=PIECES,
+            room=room,
+            delivery=GROWING,
+            capabilities=capabilities,
+            name=f"keys-{is_idempotent}",
         )
         async with house.running():
             with capture_logs():
@@ -337,11 +341,12 @@ async def test_a_restart_between_preview_and_end_leaves_one_message(build, is_id
     assert [call[0] for call in room.calls].count("send") == 1
 
 
-async def test_a_stop_asked_for_before_a_crash_ends_what_is_on_the_screen(build):
-    """A turn that was to be stopped when the process died ends as stopped, and its preview says so."""
+@pytest.mark.parametrize("dies", [False, True], ids=["stop", "crash"])
+async def test_a_stop_asked_for_before_the_end_ends_what_is_on_the_screen(build, dies):
+    """A turn that was to be stopped when the process stopped or died ends as stopped, and its preview says so."""
     room = Watched()
-    house = build(script=PIECES, room=room, delivery=GROWING)
-    async with house.running(drain_s=0):
+    house = build(script=PIECES, room=room, delivery=GROWING, node=SHORT_LEASE)
+    async with house.running(drain_s=0, dies=dies):
         await house.deliver("go")
         await house.until(room.shown)
         await asyncio.sleep(0.05)
@@ -393,6 +398,7 @@ async def test_typing_is_silent_while_held_and_while_the_platform_is_down(build)
     """Inside a penalty, and while the account is down, no typing call goes out."""
     house = build(typing_every_s=0.05)
     async with house.running():
+        await house.until_sending()
         house.governor.hold(ACCOUNT, "ada", 0.4)
         await house.deliver("delay=0.3 one")
         await asyncio.sleep(0.3)

@@ -14,7 +14,7 @@ from config.names import ChannelId, ThreadId
 from config.settings import Settings
 from sessions import history, lifecycle
 from sessions.scope import OperatorScope
-from tests.bot.house import ACCOUNT, LIKE_TELEGRAM, GatedAgent
+from tests.bot.house import ACCOUNT, LIKE_TELEGRAM, SHORT_LEASE, GatedAgent
 from tests.bot.test_delivery import Platform
 
 TIME = r"\d\d:\d\d:\d\d\.\d{3}"
@@ -38,8 +38,10 @@ async def test_the_story_of_an_answer(build):
         rf"received    {TIME}  from Ada \(memory ada\) on memory\.main in direct channel ada", lines[0]
     )
     assert re.fullmatch(rf"accepted    {TIME}  session \w{{26}} \(per person\), turn \w{{26}}", lines[1])
+    where = "" if house.node.is_alone else rf", on node {re.escape(house.node.name)}"
     assert re.fullmatch(
-        rf"answered    {TIME}  scripted, 812 in / 143 out tokens, tools: clock ×1 \(\d\.\d s\)", lines[2]
+        rf"answered    {TIME}  scripted, 812 in / 143 out tokens, tools: clock ×1 \(\d\.\d s\){where}",
+        lines[2],
     )
     assert re.fullmatch(rf"delivered   {TIME}  answer part 1, sent, message bot-1", lines[3])
     assert "what did I say" not in told
@@ -153,8 +155,8 @@ async def test_the_story_of_a_hard_delivery(build):
 async def test_a_crash_shows_in_the_story(build):
     """A turn that was started twice says so."""
     agent = GatedAgent()
-    house = build(agent=agent)
-    async with house.running(drain_s=0):
+    house = build(agent=agent, node=SHORT_LEASE)
+    async with house.running(dies=True):
         await house.deliver("go", message_id="c-1")
         await house.until_running()
     agent.gate.set()

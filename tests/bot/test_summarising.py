@@ -11,7 +11,6 @@ from bot.summarising import INSTRUCTIONS, Summariser, transcript
 from sessions import tokens
 from sessions.digest import Spoken
 from sessions.errors import StoreUnavailable
-from tests.bot.house import House
 
 
 class NotesAgent:
@@ -53,9 +52,9 @@ async def stored(house):
     return await house.rows("SELECT * FROM summaries ORDER BY id")
 
 
-async def test_the_model_of_the_session_writes_the_summary(tmp_path):
+async def test_the_model_of_the_session_writes_the_summary(build):
     """It gets the transcript and an instruction, no tools; what it cost is written down; the next turn sees it."""
-    house = House(tmp_path / "p.db")
+    house = build()
     agent = house.summary_agent = NotesAgent()
     async with house.running():
         await chat(house, 10)
@@ -98,9 +97,9 @@ class Watcher(NotesAgent):
         (NotesAgent("   \n "), "bad_answer"),
     ],
 )
-async def test_without_a_model_that_works_the_digest_stands_in(tmp_path, agent, kind):
+async def test_without_a_model_that_works_the_digest_stands_in(build, agent, kind):
     """No model, one that fails, one that says nothing: there is a summary, and the log tells no word of the conversation."""
-    house = House(tmp_path / "p.db")
+    house = build()
     house.summary_agent = agent
     async with house.running():
         with capture_logs() as logs:
@@ -116,9 +115,9 @@ async def test_without_a_model_that_works_the_digest_stands_in(tmp_path, agent, 
         assert "Morwenna" not in str(told)
 
 
-async def test_a_model_that_takes_too_long_is_given_up(tmp_path):
+async def test_a_model_that_takes_too_long_is_given_up(build):
     """After summary_timeout_s the digest is taken."""
-    house = House(tmp_path / "p.db", agent={"summary_timeout_s": 0.05})
+    house = build(agent={"summary_timeout_s": 0.05})
     agent = house.summary_agent = NotesAgent()
     agent.gate.clear()
     async with house.running():
@@ -127,9 +126,9 @@ async def test_a_model_that_takes_too_long_is_given_up(tmp_path):
         assert [row["made_by"] for row in await stored(house)] == ["digest"]
 
 
-async def test_notes_that_are_too_long_are_shortened(tmp_path):
+async def test_notes_that_are_too_long_are_shortened(build):
     """A model that writes a novel: at most 500 tokens are kept, whole lines, those with facts in them."""
-    house = House(tmp_path / "p.db")
+    house = build()
     house.summary_agent = NotesAgent(
         "\n".join(
             [f"- Ada talked about some thing or other, part {'x' * n}" for n in range(1, 90)]
@@ -144,9 +143,9 @@ async def test_notes_that_are_too_long_are_shortened(tmp_path):
     assert "7741" in row["content"]
 
 
-async def test_a_summary_holds_up_neither_replies_nor_other_sessions(tmp_path):
+async def test_a_summary_holds_up_neither_replies_nor_other_sessions(build):
     """While the model thinks about the notes, the same person and another one get their answers."""
-    house = House(tmp_path / "p.db")
+    house = build()
     agent = house.summary_agent = NotesAgent()
     agent.gate.clear()
     async with house.running():
@@ -163,9 +162,9 @@ async def test_a_summary_holds_up_neither_replies_nor_other_sessions(tmp_path):
         assert len(await stored(house)) >= 1
 
 
-async def test_a_reset_while_the_model_writes_wins(tmp_path):
+async def test_a_reset_while_the_model_writes_wins(build):
     """The summary is thrown away, and the new session knows nothing of it."""
-    house = House(tmp_path / "p.db")
+    house = build()
     agent = house.summary_agent = NotesAgent()
     agent.gate.clear()
     async with house.running():
@@ -179,9 +178,9 @@ async def test_a_reset_while_the_model_writes_wins(tmp_path):
         assert "summary.refused" in [line["event"] for line in logs]
 
 
-async def test_switched_off_nothing_is_summarised(tmp_path):
+async def test_switched_off_nothing_is_summarised(build):
     """agent.summaries = "off": no task, no row."""
-    house = House(tmp_path / "p.db", agent={"summaries": "off"})
+    house = build(agent={"summaries": "off"})
     house.summary_agent = NotesAgent()
     async with house.running():
         await chat(house, 12)
@@ -189,9 +188,9 @@ async def test_switched_off_nothing_is_summarised(tmp_path):
         assert await stored(house) == []
 
 
-async def test_digest_only_asks_no_model(tmp_path):
+async def test_digest_only_asks_no_model(build):
     """agent.summaries = "digest" spends nothing."""
-    house = House(tmp_path / "p.db", agent={"summaries": "digest"})
+    house = build(agent={"summaries": "digest"})
     agent = house.summary_agent = NotesAgent()
     async with house.running():
         await chat(house, 10)
@@ -200,9 +199,9 @@ async def test_digest_only_asks_no_model(tmp_path):
     assert agent.asked == []
 
 
-async def test_a_long_conversation_is_kept_within_its_share(tmp_path):
+async def test_a_long_conversation_is_kept_within_its_share(build):
     """Summaries are stacked and made one when they are too many; together they cover everything once, in order."""
-    house = House(tmp_path / "p.db", agent={"context_tokens": 1200})
+    house = build(agent={"context_tokens": 1200})
     async with house.running():
         for number in range(60):
             await house.deliver(
@@ -220,9 +219,9 @@ async def test_a_long_conversation_is_kept_within_its_share(tmp_path):
         assert max(row["level"] for row in await stored(house)) > 1
 
 
-async def test_summaries_made_anew_replace_all_at_once(tmp_path):
+async def test_summaries_made_anew_replace_all_at_once(build):
     """By the model this time; the old ones are no more in force, and no text of theirs was used."""
-    house = House(tmp_path / "p.db")
+    house = build()
     async with house.running():
         for _ in range(3):
             await chat(house, 12)
@@ -240,9 +239,9 @@ async def test_summaries_made_anew_replace_all_at_once(tmp_path):
         assert await house.summariser.resummarise("nobody") is None
 
 
-async def test_making_anew_loses_against_something_newer(tmp_path):
+async def test_making_anew_loses_against_something_newer(build):
     """A summary that was stored meanwhile stays in force, and nothing of the other is to be seen."""
-    house = House(tmp_path / "p.db")
+    house = build()
     async with house.running():
         await chat(house, 12)
         await until_summarised(house)
@@ -259,9 +258,9 @@ async def test_making_anew_loses_against_something_newer(tmp_path):
         assert "made anew" not in str([row["content"] for row in await stored(house)])
 
 
-async def test_a_store_that_is_gone_is_no_disaster(tmp_path):
+async def test_a_store_that_is_gone_is_no_disaster(build):
     """The summary is left for a later turn, with a line in the log; replies are not touched."""
-    house = House(tmp_path / "p.db")
+    house = build()
     async with house.running():
         broken = Refusing(house.database)
         summariser = Summariser(broken, house.settings, lambda _persona: None)
@@ -283,15 +282,15 @@ class Refusing:
         raise StoreUnavailable("gone")
 
 
-async def test_closing_lets_go_of_what_is_not_done(tmp_path):
+async def test_closing_lets_go_of_what_is_not_done(build):
     """A model that never answers does not hold the end of the daemon up, and nothing half done is stored."""
-    house = House(tmp_path / "p.db")
+    house = build()
     agent = house.summary_agent = NotesAgent()
     agent.gate.clear()
     async with house.running():
         await chat(house, 10)
         await house.until(lambda: house.summariser.running == 1)
-    again = House(tmp_path / "p.db", room=house.room)
+    again = build(room=house.room)
     async with again.running():
         assert await stored(again) == []
         await chat(again, 1)

@@ -15,7 +15,7 @@ from bot.agents.offline import OfflineAgent
 from bot.agents.scripted import CallTools, Delay, ScriptedAgent
 from bot.tools.registry import ToolArguments, ToolFailed, make_tool
 from sessions import history
-from tests.bot.house import GatedAgent
+from tests.bot.house import SHORT_LEASE, GatedAgent
 
 CLOCK = ToolRequest("c1", "clock", {"place": "Tokyo"})
 
@@ -474,8 +474,9 @@ async def test_whoever_waits_through_a_handle_is_told_the_end(build):
 # crashes
 
 
-async def test_a_crash_repeats_neither_answers_nor_tools(build):
-    """A turn cut off in its middle goes on from its steps: no recorded answer is asked for and no tool run again."""
+@pytest.mark.parametrize("dies", [False, True], ids=["stop", "crash"])
+async def test_a_turn_cut_off_repeats_neither_answers_nor_tools(build, dies):
+    """Cut off by a stop or a crash a turn goes on from its steps: no recorded answer is asked for and no tool run again."""
     asked = []
     counted = Counted()
 
@@ -492,10 +493,10 @@ async def test_a_crash_repeats_neither_answers_nor_tools(build):
         ]
 
     def make(room=None):
-        return build(script=script, tools=[counted.tool], room=room, **USES_COUNT)
+        return build(script=script, tools=[counted.tool], room=room, node=SHORT_LEASE, **USES_COUNT)
 
     house = make()
-    async with house.running(drain_s=0):
+    async with house.running(drain_s=0, dies=dies):
         counted.held.add("two")
         await house.deliver("go")
         await house.until(lambda: counted.runs == ["one", "two"])
@@ -506,19 +507,21 @@ async def test_a_crash_repeats_neither_answers_nor_tools(build):
         turn = (
             await again.rows("SELECT epoch, attempts, input_tokens, output_tokens, tool_calls FROM turns")
         )[0]
-        assert (turn["epoch"], turn["attempts"]) == (2, 2)
+        # Where there are other nodes, a turn is given back at a stop: that was no attempt.
+        assert (turn["epoch"], turn["attempts"]) == (2, 2 if dies or again.node.is_alone else 1)
         assert (turn["input_tokens"], turn["output_tokens"], turn["tool_calls"]) == (3, 3, 2)
         numbers = [row["number"] for row in await again.rows("SELECT number FROM steps ORDER BY number")]
         assert numbers == [1, 2, 3, 4, 5]
     assert again.shown() == ["end did one did two"]
     assert asked == [0, 3]
-    # The call under way at the crash ran again, under the same key; the recorded one did not.
+    # The call under way at the end ran again, under the same key; the recorded one did not.
     assert counted.runs == ["one", "two", "two"]
     assert counted.keys[1] == counted.keys[2] != counted.keys[0]
 
 
-async def test_a_crash_after_the_last_answer_asks_nobody_again(build):
-    """A whole answer that was recorded before the crash is given as it was."""
+@pytest.mark.parametrize("dies", [False, True], ids=["stop", "crash"])
+async def test_an_end_after_the_last_answer_asks_nobody_again(build, dies):
+    """A whole answer that was recorded before a stop or a crash is given as it was."""
     asked = []
 
     async def play(context, _tools):
@@ -529,8 +532,8 @@ async def test_a_crash_after_the_last_answer_asks_nobody_again(build):
         yield ModelAnswer("the answer", (count("a", "x"),))
         await asyncio.sleep(30)
 
-    house = build(agent=Playing(play))
-    async with house.running(drain_s=0):
+    house = build(agent=Playing(play), node=SHORT_LEASE)
+    async with house.running(drain_s=0, dies=dies):
         await house.deliver("go")
 
         async def is_recorded():
@@ -563,14 +566,15 @@ async def test_a_late_result_of_a_lost_claim_is_refused(build):
 async def test_a_turn_that_never_ends_is_given_up(build):
     """A turn that was started too often is not tried again: its person is told, and the lane goes on."""
     agent = GatedAgent()
-    house = build(agent=agent, turns={"max_attempts": 3})
-    async with house.running(drain_s=0):
+    dying = {"agent": agent, "turns": {"max_attempts": 3}, "node": SHORT_LEASE}
+    house = build(**dying)
+    async with house.running(dies=True):
         await house.deliver("poison")
         await house.until_running()
-    for _ in range(2):
-        house = build(agent=agent, turns={"max_attempts": 3}, room=house.room)
-        async with house.running(drain_s=0):
-            await house.until_running()
+    for times in (2, 3):
+        house = build(**dying, room=house.room)
+        async with house.running(dies=True):
+            await house.until(lambda times=times: len(agent.begun) == times)
     house = build(agent=agent, turns={"max_attempts": 3}, room=house.room)
     async with house.running():
         with capture_logs():

@@ -14,7 +14,6 @@ from bot.windows import MOST_NARROWINGS, TurnWindow, tool_tokens
 from sessions import lifecycle, tokens
 from sessions.context import see_session
 from sessions.scope import OperatorScope
-from tests.bot.house import House
 from tests.fakes.llm.server import FakeLlm, Rule
 from tests.fakes.llm.wires import Answer, Call
 
@@ -60,10 +59,10 @@ async def chat(house, messages):
         await house.until_quiet()
 
 
-async def test_a_refusal_is_answered_with_less(tmp_path):
+async def test_a_refusal_is_answered_with_less(build):
     """context_too_long: the turn asks again with less each time, and gets its answer."""
     agent = PickyAgent(500)
-    house = House(tmp_path / "p.db", agent=agent)
+    house = build(agent=agent)
     async with house.running():
         with capture_logs() as logs:
             await chat(house, ["word " * 150 for _ in range(8)])
@@ -74,10 +73,10 @@ async def test_a_refusal_is_answered_with_less(tmp_path):
         assert len(refused) == len(narrowed)
 
 
-async def test_what_was_learned_is_remembered(tmp_path):
+async def test_what_was_learned_is_remembered(build):
     """After one refusal the session's next turns begin with what went through; another agent begins with the setting."""
     agent = PickyAgent(900)
-    house = House(tmp_path / "p.db", agent=agent)
+    house = build(agent=agent)
     async with house.running():
         await chat(house, ["word " * 300 for _ in range(5)])
         refusals = sum(counted > 900 for counted in agent.seen)
@@ -94,10 +93,10 @@ async def test_what_was_learned_is_remembered(tmp_path):
         assert other.seen[-1] > row["learned_tokens"]
 
 
-async def test_a_model_that_refuses_everything_fails_the_turn_with_a_sentence(tmp_path):
+async def test_a_model_that_refuses_everything_fails_the_turn_with_a_sentence(build):
     """At most three further tries, each smaller; then the person reads what is the matter."""
     agent = PickyAgent(-1)
-    house = House(tmp_path / "p.db", agent=agent)
+    house = build(agent=agent)
     async with house.running():
         await chat(house, ["word " * 2000])
         assert await house.statuses() == ["failed"]
@@ -107,10 +106,10 @@ async def test_a_model_that_refuses_everything_fails_the_turn_with_a_sentence(tm
     assert len(set(agent.seen)) == len(agent.seen)
 
 
-async def test_a_refusal_with_nothing_to_give_up_is_not_repeated(tmp_path):
+async def test_a_refusal_with_nothing_to_give_up_is_not_repeated(build):
     """A short message alone cannot be made smaller: no request is repeated as it was."""
     agent = PickyAgent(-1)
-    house = House(tmp_path / "p.db", agent=agent)
+    house = build(agent=agent)
     async with house.running():
         await chat(house, ["hi"])
         assert await house.statuses() == ["failed"]
@@ -120,9 +119,9 @@ async def test_a_refusal_with_nothing_to_give_up_is_not_repeated(tmp_path):
 @pytest.mark.parametrize(
     ("language", "words"), [("en", "too long for my model"), ("de", "zu lang für mein Modell")]
 )
-async def test_a_message_that_was_cut_is_told_to_its_person(tmp_path, language, words):
+async def test_a_message_that_was_cut_is_told_to_its_person(build, language, words):
     """The reply ends with one sentence; what is stored as the answer does not."""
-    house = House(tmp_path / "p.db", agent=PickyAgent(10**9), turns={"max_message_chars": 100_000})
+    house = build(agent=PickyAgent(10**9), turns={"max_message_chars": 100_000})
     async with house.running():
         await house.deliver("word " * 8000, language=language)
         await house.until_quiet()
@@ -133,7 +132,7 @@ async def test_a_message_that_was_cut_is_told_to_its_person(tmp_path, language, 
         assert words not in house.shown()[-1]
 
 
-async def test_tool_output_is_whole_in_the_store_and_shortened_for_the_model(tmp_path):
+async def test_tool_output_is_whole_in_the_store_and_shortened_for_the_model(build):
     """A tool that gives 18,000 characters of Chinese: recorded as they are, read by the model within half the window."""
     huge = "漢字" * 9_000
 
@@ -151,7 +150,7 @@ async def test_tool_output_is_whole_in_the_store_and_shortened_for_the_model(tmp
                 yield event
 
     tool = Tool("flood", "Gives much.", {"type": "object", "properties": {}}, flood)
-    house = House(tmp_path / "p.db", agent={"tools": ["flood"]}, tools=[tool])
+    house = build(agent={"tools": ["flood"]}, tools=[tool])
     house.agents[None] = Reader()
     async with house.running():
         await chat(house, ["go"])
@@ -161,10 +160,10 @@ async def test_tool_output_is_whole_in_the_store_and_shortened_for_the_model(tmp
     assert tokens.count(seen[0]) <= 2000
 
 
-async def test_the_providers_count_corrects_ours(tmp_path):
+async def test_the_providers_count_corrects_ours(build):
     """A provider that reports twice as many tokens: the ratio grows turn by turn and stays within its bounds."""
     agent = PickyAgent(10**9, reports=2.0)
-    house = House(tmp_path / "p.db", agent=agent)
+    house = build(agent=agent)
     async with house.running():
         await chat(house, ["word " * 200 for _ in range(6)])
         (row,) = await house.rows("SELECT token_ratio FROM sessions")
@@ -176,12 +175,12 @@ async def test_the_providers_count_corrects_ours(tmp_path):
         assert row["token_ratio"] == before, "no report, no lesson"
 
 
-async def test_turns_find_their_conversation_remembered(tmp_path):
+async def test_turns_find_their_conversation_remembered(build):
     """From the second turn on, and with the same messages in front of the agent as without memory."""
     seen = []
     for hot_bytes in (0, 10**6):
         agent = PickyAgent(10**9)
-        house = House(tmp_path / f"{hot_bytes}.db", agent=agent, store={"hot_bytes": hot_bytes})
+        house = build(name=f"with-{hot_bytes}", agent=agent, store={"hot_bytes": hot_bytes})
         async with house.running():
             await chat(house, [f"message {number}" for number in range(30)])
             assert house.hot.hits == (29 if hot_bytes else 0)
@@ -190,9 +189,9 @@ async def test_turns_find_their_conversation_remembered(tmp_path):
     assert seen[0][:9] == seen[1][:9]
 
 
-async def test_the_tools_are_within_the_limit(tmp_path):
+async def test_the_tools_are_within_the_limit(build):
     """Instructions, descriptions of tools and conversation together are no more than a model's limit, and shown as they are."""
-    house = House(tmp_path / "p.db", agent={"kind": "llm", "context_tokens": 1500, "summaries": "off"})
+    house = build(agent={"kind": "llm", "context_tokens": 1500, "summaries": "off"})
     agent = house.agents[None] = PickyAgent(10**9)
     requests = []
 
@@ -234,12 +233,12 @@ def on_the_wire(body):
     return sum(tokens.count_each(told)) + tokens.PER_MESSAGE * len(body["messages"]) + 3
 
 
-async def test_what_is_counted_is_what_goes_over_the_wire(tmp_path):
+async def test_what_is_counted_is_what_goes_over_the_wire(build):
     """Alone, in a group with names, with files, with tool calls and with summaries: never counted under, and a few percent over."""
     photo = Attachment("image", "x", "the garden gate in the evening.jpg", "image/jpeg", 12345)
     async with FakeLlm(key="k").running() as server:
         agent = {"kind": "llm", "model": "openai:fake", "base_url": server.openai_url, "api_key": "k"}
-        house = House(tmp_path / "p.db", agent={**agent, "context_tokens": 1800, "context_messages": 12})
+        house = build(agent={**agent, "context_tokens": 1800, "context_messages": 12})
         house.agents[None] = LlmAgent(house.settings.agent, environ={})
         seen = []
         compose = TurnWindow.context
@@ -279,9 +278,9 @@ async def test_what_is_counted_is_what_goes_over_the_wire(tmp_path):
         assert max(over) <= 0.05
 
 
-async def test_status_tells_what_the_next_turn_would_be_given(tmp_path):
+async def test_status_tells_what_the_next_turn_would_be_given(build):
     """The percentage is of the very context that is composed for the model, summaries included."""
-    house = House(tmp_path / "p.db", agent=PickyAgent(10**9))
+    house = build(agent=PickyAgent(10**9))
     async with house.running():
         await chat(house, ["word " * 190 for _ in range(6)])
         await chat(house, ["/status"])
@@ -289,9 +288,9 @@ async def test_status_tells_what_the_next_turn_would_be_given(tmp_path):
         assert 25 <= percent <= 40
 
 
-async def test_what_is_shown_of_a_context_is_what_the_agent_got(tmp_path):
+async def test_what_is_shown_of_a_context_is_what_the_agent_got(build):
     """At each turn of a conversation that outgrows its window, summaries and a message that is cut included."""
-    house = House(tmp_path / "p.db", agent={"context_tokens": 700, "context_messages": 12})
+    house = build(agent={"context_tokens": 700, "context_messages": 12})
     agent = house.agents[None] = PickyAgent(10**9)
     shown = []
 

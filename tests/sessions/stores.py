@@ -1,6 +1,6 @@
-"""The databases that the tests run on: opened whole (`DATABASES`), or as one open transaction (`TRANSACTIONS`).
+"""The databases that the tests run on: opened whole (`DATABASES`), as one open transaction (`TRANSACTIONS`), or by address (`PLACES`).
 
-Another implementation of the port joins both tables, and every test of `sessions/` then runs on it too.
+Another implementation of the port joins the tables, and every test of `sessions/`, and of the daemon on top of it, runs on it too.
 """
 
 import contextlib
@@ -49,6 +49,32 @@ def lay_sqlite(path: Path) -> Path:
         path.touch(mode=0o600)
         path.write_bytes(_empty_sqlite())
     return path
+
+
+@contextmanager
+def _sqlite_place(path: Path) -> Iterator[str]:
+    lay_sqlite(path)
+    yield f"sqlite://{path}"
+
+
+@contextmanager
+def _postgres_place(_path: Path) -> Iterator[str]:
+    with postgres.fresh_database() as url:
+        yield url
+
+
+PLACES: Mapping[str, Callable[[Path], AbstractContextManager[str]]] = {
+    "sqlite": _sqlite_place,
+    "postgresql": _postgres_place,
+}
+"""The address of an empty database with today's schema: for whole programs, and for whoever opens it more than once."""
+
+
+async def open_place(url: str) -> Database:
+    """The database at one of those addresses."""
+    if url.startswith("sqlite:"):
+        return await SqliteDatabase.open(Path(url.removeprefix("sqlite://")))
+    return await PostgresDatabase.open(url)
 
 
 @asynccontextmanager
