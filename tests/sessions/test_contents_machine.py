@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from sessions import cleanup, contents, forking, lane, lifecycle
 from sessions.contents import LinkKind
 from sessions.errors import IllegalTransition, SessionNotFound
 from sessions.lifecycle import Doer
 from sessions.scope import OperatorScope, PersonScope
+from tests.sessions import machines
 from tests.sessions.records import DAY, NOW, arrive, claimed, incoming, resolved
 from tests.sessions.stores import TRANSACTIONS
 
@@ -301,13 +301,7 @@ class ContentsMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("store", list(TRANSACTIONS))
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(machines.TIMEOUT_S)
 def test_lifecycle_contents_and_forks_are_what_the_model_says(store):
     """Any row of steps leaves the sessions, their contents and their histories as the model has them."""
-    machine = type("Machine", (ContentsMachine,), {"store": store})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=EXAMPLES.get(store, 20), stateful_step_count=40, deadline=None, database=None
-        ),
-    )
+    machines.run(ContentsMachine, store, EXAMPLES, steps=40)

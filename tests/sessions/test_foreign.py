@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sessions import cleanup, history, invariants, lifecycle, search
-from sessions.database.sqlite import SqliteDatabase
+from sessions.database.base import Database
 from sessions.errors import IllegalTransition, TransferError
 from sessions.scope import OperatorScope, PersonScope
 from sessions.transfer import foreign, importing
@@ -105,120 +105,120 @@ GROUP = {
 
 
 @pytest.fixture
-async def ada(database) -> str:
-    return await database.write(lambda tx: made.person_of(tx, made.incoming("x")))
+async def ada(store) -> str:
+    return await store.write(lambda tx: made.person_of(tx, made.incoming("x")))
 
 
-async def bring(database: SqliteDatabase, document, person):
+async def bring(store: Database, document, person):
     found, left_out = foreign.records(document, foreign.recognise(document), person)
-    return await importing.store(database, found, lambda: made.NOW), left_out
+    return await importing.store(store, found, lambda: made.NOW), left_out
 
 
-async def said(database, session, scope) -> list[tuple[str, str, str | None, int]]:
-    page = await database.read(lambda tx: history.page(tx, session.key, scope, size=100))
+async def said(store, session, scope) -> list[tuple[str, str, str | None, int]]:
+    page = await store.read(lambda tx: history.page(tx, session.key, scope, size=100))
     return [(one.role, one.content, one.author, one.created_at) for one in page.messages]
 
 
-async def archive(database, person):
-    return await database.read(
+async def archive(store, person):
+    return await store.read(
         lambda tx: lifecycle.list_sessions(tx, PersonScope(person), statuses=["archived"])
     )
 
 
-async def test_an_openai_conversation_is_the_branch_that_was_seen_last(database, ada):
+async def test_an_openai_conversation_is_the_branch_that_was_seen_last(store, ada):
     """The tree's current branch comes in, in order, with its times; what was taken back and the tool's output do not."""
-    done, left_out = await bring(database, OPENAI, ada)
-    (session,) = await archive(database, ada)
+    done, left_out = await bring(store, OPENAI, ada)
+    (session,) = await archive(store, ada)
     assert (done.sessions, done.messages, left_out) == (1, 2, 1)
     assert session.title == "Trip to Lisbon"
     assert session.created_at == 1_700_000_000_500
-    assert await said(database, session, PersonScope(ada)) == [
+    assert await said(store, session, PersonScope(ada)) == [
         ("user", "Where is this?", None, 1_700_000_001_250),
         ("assistant", "In Lisbon.", None, 1_700_000_004_000),
     ]
 
 
-async def test_a_claude_conversation_with_what_was_attached(database, ada):
+async def test_a_claude_conversation_with_what_was_attached(store, ada):
     """Text parts win over the older field, a file's extracted text is kept, and an empty conversation makes no session."""
-    done, left_out = await bring(database, CLAUDE, ada)
-    (session,) = await archive(database, ada)
+    done, left_out = await bring(store, CLAUDE, ada)
+    (session,) = await archive(store, ada)
     assert (done.sessions, left_out) == (1, 1)
-    assert await said(database, session, PersonScope(ada)) == [
+    assert await said(store, session, PersonScope(ada)) == [
         ("user", "How long do lentils cook?\n\nred lentils", None, 1_709_287_200_000),
         ("assistant", "Twenty minutes.", None, 1_709_287_205_000),
     ]
 
 
-async def test_telegram_chats_with_bots_and_with_people(database, ada):
+async def test_telegram_chats_with_bots_and_with_people(store, ada):
     """In a bot's chat its words are answers; in others everybody is named, those who left too."""
-    await bring(database, GROUP, ada)
-    bot_chat, group = sorted(await archive(database, ada), key=lambda one: one.created_at)
-    assert await said(database, bot_chat, PersonScope(ada)) == [
+    await bring(store, GROUP, ada)
+    bot_chat, group = sorted(await archive(store, ada), key=lambda one: one.created_at)
+    assert await said(store, bot_chat, PersonScope(ada)) == [
         ("user", "see example.org please", None, 1_714_550_405_000),
         ("assistant", "I did.", None, 1_714_550_409_000),
         ("user", "", None, 1_714_550_419_000),
     ]
-    assert [(author, text) for _, text, author, _ in await said(database, group, PersonScope(ada))] == [
+    assert [(author, text) for _, text, author, _ in await said(store, group, PersonScope(ada))] == [
         ("Deleted Account", "gone"),
         ("Bob", "hi"),
     ]
 
 
 @pytest.mark.parametrize("document", [OPENAI, CLAUDE, TELEGRAM, GROUP])
-async def test_a_second_time_changes_nothing(database, ada, document):
+async def test_a_second_time_changes_nothing(store, ada, document):
     """The same file again adds nothing, for ids follow from what it holds; the books stay sound."""
-    await bring(database, document, ada)
-    before = await exported(database)
-    done, _ = await bring(database, copy.deepcopy(document), ada)
+    await bring(store, document, ada)
+    before = await exported(store)
+    done, _ = await bring(store, copy.deepcopy(document), ada)
     assert (done.sessions, done.messages) == (0, 0)
-    assert await exported(database) == before
+    assert await exported(store) == before
     for one in invariants.INVARIANTS:
-        assert (await database.read(lambda tx, one=one: invariants.verify(tx, one))).holds, one.name
+        assert (await store.read(lambda tx, one=one: invariants.verify(tx, one))).holds, one.name
 
 
 @pytest.mark.parametrize("document", [OPENAI, CLAUDE, GROUP], ids=["openai", "claude", "telegram"])
-async def test_the_clean_up_leaves_it_alone(database, ada, document):
+async def test_the_clean_up_leaves_it_alone(store, ada, document):
     """However long ago it was said: it stays until its person or the operator removes it, and can then be removed."""
-    done, _ = await bring(database, document, ada)
+    done, _ = await bring(store, document, ada)
     rules = {"expire_after_ms": 1, "archive_after_ms": 1, "delete_after_ms": 1}
     later = made.NOW + 900 * made.DAY
-    due = await database.read(lambda tx: cleanup.due(tx, later, **rules))
+    due = await store.read(lambda tx: cleanup.due(tx, later, **rules))
     assert set(asdict(due).values()) == {0}
-    assert await database.write(lambda tx: cleanup.clean_up(tx, later, **rules)) == 0
-    brought = await archive(database, ada)
+    assert await store.write(lambda tx: cleanup.clean_up(tx, later, **rules)) == 0
+    brought = await archive(store, ada)
     assert len(brought) == done.sessions
-    await database.write(lambda tx: lifecycle.delete(tx, brought[0], later))
+    await store.write(lambda tx: lifecycle.delete(tx, brought[0], later))
     after = later + cleanup.REMOVED_AFTER_MS + 1
-    assert await database.write(lambda tx: cleanup.clean_up(tx, after, **rules)) == 1
-    assert len(await archive(database, ada)) == done.sessions - 1
+    assert await store.write(lambda tx: cleanup.clean_up(tx, after, **rules)) == 1
+    assert len(await archive(store, ada)) == done.sessions - 1
 
 
-async def test_it_is_not_made_the_live_one(database, ada):
+async def test_it_is_not_made_the_live_one(store, ada):
     """No message leads to it, so it would only be taken for idle and removed; it goes on in a copy. Once deleted, it can come back."""
-    await bring(database, OPENAI, ada)
-    (brought,) = await archive(database, ada)
+    await bring(store, OPENAI, ada)
+    (brought,) = await archive(store, ada)
     with pytest.raises(IllegalTransition, match="goes on in a copy"):
-        await database.write(lambda tx: lifecycle.resume(tx, brought, made.NOW))
-    gone = await database.write(lambda tx: lifecycle.delete(tx, brought, made.NOW))
-    assert (await database.write(lambda tx: lifecycle.resume(tx, gone, made.NOW))).status == "active"
+        await store.write(lambda tx: lifecycle.resume(tx, brought, made.NOW))
+    gone = await store.write(lambda tx: lifecycle.delete(tx, brought, made.NOW))
+    assert (await store.write(lambda tx: lifecycle.resume(tx, gone, made.NOW))).status == "active"
 
 
-async def test_it_is_in_nobody_elses_archive(database, ada):
+async def test_it_is_in_nobody_elses_archive(store, ada):
     """What one person brought along is found by nobody else, and two people may bring the same file."""
-    bob = await database.write(lambda tx: made.person_of(tx, made.incoming("x", user_id="bob")))
-    await bring(database, CLAUDE, ada)
-    assert await archive(database, bob) == []
-    done, _ = await bring(database, CLAUDE, bob)
+    bob = await store.write(lambda tx: made.person_of(tx, made.incoming("x", user_id="bob")))
+    await bring(store, CLAUDE, ada)
+    assert await archive(store, bob) == []
+    done, _ = await bring(store, CLAUDE, bob)
     assert done.sessions == 1
-    assert len(await database.read(lambda tx: lifecycle.list_sessions(tx, OperatorScope()))) == 2
+    assert len(await store.read(lambda tx: lifecycle.list_sessions(tx, OperatorScope()))) == 2
 
 
-async def test_what_was_brought_along_is_found_by_its_words(database, ada):
+async def test_what_was_brought_along_is_found_by_its_words(store, ada):
     """The archive is searched as everything else is."""
-    await bring(database, CLAUDE, ada)
-    while await database.write(search.index_pending):
+    await bring(store, CLAUDE, ada)
+    while await store.write(search.index_pending):
         pass
-    found = await database.read(lambda tx: search.search(tx, PersonScope(ada), search.SearchQuery("lentils")))
+    found = await store.read(lambda tx: search.search(tx, PersonScope(ada), search.SearchQuery("lentils")))
     assert len(found.hits) == 1
 
 
@@ -290,14 +290,14 @@ def tree(*nodes: dict, current: str | None) -> list[dict]:
     ]  # fmt: skip
 
 
-async def words(database, person, document) -> list[tuple[str, str]]:
+async def words(store, person, document) -> list[tuple[str, str]]:
     """What the only conversation of a document says, by whom."""
-    await bring(database, document, person)
-    (session,) = await archive(database, person)
-    return [(role, content) for role, content, _, _ in await said(database, session, PersonScope(person))]
+    await bring(store, document, person)
+    (session,) = await archive(store, person)
+    return [(role, content) for role, content, _, _ in await said(store, session, PersonScope(person))]
 
 
-async def test_openai_what_was_thought_and_said_to_tools_is_no_answer(database, ada):
+async def test_openai_what_was_thought_and_said_to_tools_is_no_answer(store, ada):
     """Thoughts, recaps, calls of tools and hidden context are left out; spoken words are in."""
     document = tree(
         node("n1", None, ["n2"], "user", text("Find it."), metadata={"is_user_system_message": False}),
@@ -319,7 +319,7 @@ async def test_openai_what_was_thought_and_said_to_tools_is_no_answer(database, 
         node("n8", "n7", [], "user", text("your profile"), metadata={"is_visually_hidden_from_conversation": True}),
         current="n8",
     )  # fmt: skip
-    assert await words(database, ada, document) == [
+    assert await words(store, ada, document) == [
         ("user", "Find it."),
         ("assistant", "Found it."),
         ("user", "And aloud?"),
@@ -327,7 +327,7 @@ async def test_openai_what_was_thought_and_said_to_tools_is_no_answer(database, 
 
 
 @pytest.mark.parametrize("current", ["n4", "gone", None])
-async def test_openai_a_tree_with_holes_is_read_as_far_as_it_goes(database, ada, current):
+async def test_openai_a_tree_with_holes_is_read_as_far_as_it_goes(store, ada, current):
     """A parent that was deleted ends the branch, and a current node that is not there is found by the times."""
     document = tree(
         node("n2", "deleted", ["n3", "n4"], "user", text("Which?")),
@@ -335,10 +335,10 @@ async def test_openai_a_tree_with_holes_is_read_as_far_as_it_goes(database, ada,
         node("n4", "n2", [], "assistant", text("The second answer.")),
         current=current,
     )
-    assert await words(database, ada, document) == [("user", "Which?"), ("assistant", "The second answer.")]
+    assert await words(store, ada, document) == [("user", "Which?"), ("assistant", "The second answer.")]
 
 
-async def test_openai_sources_and_names_stand_as_they_were_shown(database, ada):
+async def test_openai_sources_and_names_stand_as_they_were_shown(store, ada):
     """Marks of the model for sources become what was shown for them, or nothing; an entity keeps its name."""
     cite = "\ue200cite\ue202turn0search1\ue201"
     named = '\ue200entity\ue202["city","Lisbon","Portugal"]\ue201'
@@ -354,13 +354,13 @@ async def test_openai_sources_and_names_stand_as_they_were_shown(database, ada):
         node("n2", "n1", [], "assistant", text(f"In {named} {cite}, they say{lost}."), metadata=metadata),
         current="n2",
     )
-    assert (await words(database, ada, document))[1] == (
+    assert (await words(store, ada, document))[1] == (
         "assistant",
         "In Lisbon ([Site](https://example.org)), they say.",
     )
 
 
-async def test_openai_a_file_has_the_name_it_was_uploaded_with(database, ada):
+async def test_openai_a_file_has_the_name_it_was_uploaded_with(store, ada):
     """A picture is told once, by its name and not by the pointer to it."""
     picture = {
         "content_type": "image_asset_pointer",
@@ -375,8 +375,8 @@ async def test_openai_a_file_has_the_name_it_was_uploaded_with(database, ada):
         ),
         current="n1",
     )  # fmt: skip
-    await bring(database, document, ada)
-    rows = await database.read(lambda tx: tx.rows("SELECT attachments FROM messages"))
+    await bring(store, document, ada)
+    rows = await store.read(lambda tx: tx.rows("SELECT attachments FROM messages"))
     assert [file["name"] for file in orjson.loads(rows[0]["attachments"])] == [
         "holiday.png",
         "sediment://file_xyz",
@@ -426,7 +426,7 @@ def claude(*messages: dict, **more) -> list[dict]:
     ]
 
 
-async def test_claude_tools_and_thoughts_leave_no_trace_in_the_text(database, ada):
+async def test_claude_tools_and_thoughts_leave_no_trace_in_the_text(store, ada):
     """Only what was written is kept, also of a message that is nothing but tools; voice notes are words."""
     document = claude(
         claude_message("u1", "human", written("Search.")),
@@ -434,14 +434,14 @@ async def test_claude_tools_and_thoughts_leave_no_trace_in_the_text(database, ad
         claude_message("u3", "assistant", USE, RESULT),
         claude_message("u4", "human", {"type": "voice_note", "title": "V", "text": "Spoken."}),
     )
-    assert await words(database, ada, document) == [
+    assert await words(store, ada, document) == [
         ("user", "Search."),
         ("assistant", "I look.\nHere."),
         ("user", "Spoken."),
     ]
 
 
-async def test_claude_of_branches_the_one_that_was_seen_last(database, ada):
+async def test_claude_of_branches_the_one_that_was_seen_last(store, ada):
     """An edited question and the answer to its first form do not stand between the others."""
     document = claude(
         claude_message("u1", "human", written("First form"), parent=CLAUDE_ROOT),
@@ -449,7 +449,7 @@ async def test_claude_of_branches_the_one_that_was_seen_last(database, ada):
         claude_message("u3", "human", written("Second form"), parent=CLAUDE_ROOT),
         claude_message("u4", "assistant", written("Better answer"), parent="u3"),
     )
-    assert await words(database, ada, document) == [("user", "Second form"), ("assistant", "Better answer")]
+    assert await words(store, ada, document) == [("user", "Second form"), ("assistant", "Better answer")]
 
 
 def telegram_message(number: int, words, **more) -> dict:
@@ -492,14 +492,14 @@ EVERYTHING_TELEGRAM = {
 }  # fmt: skip
 
 
-async def test_telegram_everything_of_an_account(database, ada):
+async def test_telegram_everything_of_an_account(store, ada):
     """Chats that were left too; the owner's own words are the person's, and what is no text is told by a word of it."""
-    done, left_out = await bring(database, EVERYTHING_TELEGRAM, ada)
+    done, left_out = await bring(store, EVERYTHING_TELEGRAM, ada)
     assert (done.sessions, left_out) == (3, 2)
-    by_title = {session.title: session for session in await archive(database, ada)}
+    by_title = {session.title: session for session in await archive(store, ada)}
     assert set(by_title) == {"Saved messages", "Bob", "Old club"}
     scope = PersonScope(ada)
-    assert [(author, content) for _, content, author, _ in await said(database, by_title["Bob"], scope)] == [
+    assert [(author, content) for _, content, author, _ in await said(store, by_title["Bob"], scope)] == [
         (None, "Hi Bob"),
         ("Bob", "Hi Ada"),
         (None, "😀"),
@@ -508,17 +508,17 @@ async def test_telegram_everything_of_an_account(database, ada):
         (None, "see this (https://example.org)🔥"),
         (None, ""),
     ]
-    assert [author for _, _, author, _ in await said(database, by_title["Old club"], scope)] == [
+    assert [author for _, _, author, _ in await said(store, by_title["Old club"], scope)] == [
         "Deleted Account"
     ]
-    rows = await database.read(
+    rows = await store.read(
         lambda tx: tx.rows("SELECT attachments FROM messages WHERE attachments <> '[]' ORDER BY id")
     )
     assert [orjson.loads(row["attachments"])[0]["name"] for row in rows] == ["sticker", "plan.pdf"]
-    assert (await bring(database, copy.deepcopy(EVERYTHING_TELEGRAM), ada))[0].sessions == 0
+    assert (await bring(store, copy.deepcopy(EVERYTHING_TELEGRAM), ada))[0].sessions == 0
 
 
-async def test_telegram_a_time_without_a_zone_is_the_same_everywhere(database, ada, monkeypatch):
+async def test_telegram_a_time_without_a_zone_is_the_same_everywhere(store, ada, monkeypatch):
     """An old export imported again on a server elsewhere is known: its ids do not hang on the machine's clock."""
     document = {
         "name": "B",
@@ -531,10 +531,10 @@ async def test_telegram_a_time_without_a_zone_is_the_same_everywhere(database, a
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:
-        await bring(database, document, ada)
+        await bring(store, document, ada)
         monkeypatch.setenv("TZ", "America/New_York")
         time.tzset()
-        assert (await bring(database, copy.deepcopy(document), ada))[0].sessions == 0
+        assert (await bring(store, copy.deepcopy(document), ada))[0].sessions == 0
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -565,9 +565,9 @@ def test_the_archive_itself_can_be_given():
             foreign.read(raw)
 
 
-async def test_one_conversation_alone_is_an_export_too(database, ada):
+async def test_one_conversation_alone_is_an_export_too(store, ada):
     """As extensions of a browser save it: the object without a list around it."""
     assert foreign.recognise(OPENAI[0]) == "openai"
-    done, _ = await bring(database, copy.deepcopy(OPENAI[0]), ada)
+    done, _ = await bring(store, copy.deepcopy(OPENAI[0]), ada)
     assert done.sessions == 1
     assert foreign.recognise(CLAUDE[0]) == "claude"

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from config.settings import Settings
 from sessions import emptying, forking, inbox, lane, lifecycle, summaries, window
@@ -14,6 +14,7 @@ from sessions.errors import StaleClaim
 from sessions.hot import HotSessions, Tail, tail_after
 from sessions.models import Claim, Message
 from sessions.scope import OperatorScope
+from tests.sessions import machines
 from tests.sessions.records import NOW, arrive, incoming, session_row
 from tests.sessions.stores import TRANSACTIONS
 
@@ -226,13 +227,7 @@ class HotMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("store", list(TRANSACTIONS))
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(machines.TIMEOUT_S)
 def test_what_is_remembered_is_what_reading_gives(store):
     """Any row of turns, edits, erasures, summaries, forks, failed commits and other processes' work: never a stale word."""
-    machine = type("Machine", (HotMachine,), {"store": store})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=EXAMPLES.get(store, 20), stateful_step_count=40, deadline=None, database=None
-        ),
-    )
+    machines.run(HotMachine, store, EXAMPLES, steps=40)

@@ -2,24 +2,18 @@
 
 Messages arrive, come twice, are claimed, answered, refused, stopped, reset, expired and moved; chunks go out, get lost and are
 put off; processes die. After each of these the tables are read and compared with what a few dictionaries say.
-
-A failure prints the seed (set HYPOTHESIS_SEED to run the same again) and the shortest row of steps that shows it.
-HYPOTHESIS_PROFILE=long runs for hours.
 """
 
 import asyncio
 import contextlib
 import os
-import random
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import hypothesis
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -27,25 +21,21 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from sessions import cleanup, inbox, lane, lifecycle, outbox
 from sessions.database.base import Database, Transaction
 from sessions.errors import StaleClaim
 from sessions.models import Claim, ErrorRecord, StepRecord
+from tests.sessions import machines
 from tests.sessions.records import ACCOUNT, NOW, answer_step, incoming, resolved, tool_call
 from tests.sessions.stores import DATABASES, Opener
 
 T = TypeVar("T")
 
 EXAMPLES = {"sqlite": 80, "postgresql": 8}
-STEPS = 50
 QUICK = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """Memory, where there is such a folder: what the machine compares is not how durable a disk is, and it commits thousands of times."""
-IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
-LONG_EXAMPLES, LONG_STEPS = 50, 4
-"""How many times more of each a long run does."""
 
 USERS = ("ann", "bob", "cay")
 GROUPS = ("g1", "g2", "g3")
@@ -619,28 +609,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.store_and_model_say_the_same()
 
 
-@contextlib.contextmanager
-def said_on_failure(text: str) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        print(text)
-        raise
-
-
-@pytest.mark.timeout(0 if IS_LONG else 300)
+@pytest.mark.timeout(machines.TIMEOUT_S)
 @pytest.mark.parametrize("store", list(DATABASES))
 def test_store_and_model_never_differ(store):
     """Every row of steps leaves the tables as the model says; nothing is lost, doubled, out of order or miscounted."""
-    seed = int(os.environ.get("HYPOTHESIS_SEED") or random.randrange(2**32))
-    machine = hypothesis.seed(seed)(type("Machine", (StoreMachine,), {"store": store}))
-    profile = settings(
-        deadline=None,
-        max_examples=EXAMPLES.get(store, 20) * (LONG_EXAMPLES if IS_LONG else 1),
-        stateful_step_count=STEPS * (LONG_STEPS if IS_LONG else 1),
-        suppress_health_check=list(hypothesis.HealthCheck),
-        print_blob=True,
-        database=None,
-    )
-    with said_on_failure(f"run the same again with HYPOTHESIS_SEED={seed}"):
-        run_state_machine_as_test(machine, settings=profile)
+    machines.run(StoreMachine, store, EXAMPLES, steps=50)

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bot import stores
+from config.settings import Settings
 from sessions import contents, inbox, lane, lifecycle, outbox, sealing, search
 from sessions.database import migrate
 from sessions.database.base import Database
@@ -19,6 +21,7 @@ from tests import postgres
 from tests.sessions import records as made
 from tests.sessions.conversations import exported, talk
 from tests.sessions.records import NOW
+from tests.sessions.stores import PLACES
 
 EVERYTHING = OperatorScope()
 KEYS = [new_key(), new_key(), new_key()]
@@ -185,16 +188,22 @@ async def test_keys_that_do_not_fit_are_refused_at_the_start(opened, keys):
     assert await (await opened(KEYS[0])).read(lambda tx: made.count(tx, "messages")) == 1
 
 
-async def test_reading_beside_needs_the_key_as_well(tmp_path):
+@pytest.mark.parametrize("kind", list(PLACES))
+async def test_reading_beside_needs_the_key_as_well(tmp_path, kind):
     """A command beside the daemon is refused in the same way."""
-    database = await SqliteDatabase.open(tmp_path / "palaver.db", keys=KEYS[:1])
-    await database.write(lambda tx: made.arrive(tx, made.incoming("x")))
-    with pytest.raises(StoreUnavailable):
-        await SqliteDatabase.open_beside(tmp_path / "palaver.db")
-    beside = await SqliteDatabase.open_beside(tmp_path / "palaver.db", keys=KEYS[:1])
-    assert (await beside.read(lambda tx: tx.row("SELECT content FROM messages")))["content"] == "x"
-    await beside.close()
-    await database.close()
+    with PLACES[kind](tmp_path / "palaver.db") as url:
+        settings = [
+            Settings.model_validate({"database_url": url, "store": {"encryption_keys": keys}})
+            for keys in (KEYS[:1], None)
+        ]
+        database = await stores.open_database(settings[0])
+        await database.write(lambda tx: made.arrive(tx, made.incoming("x")))
+        with pytest.raises(StoreUnavailable):
+            await stores.open_beside(settings[1])
+        beside = await stores.open_beside(settings[0])
+        assert (await beside.read(lambda tx: tx.row("SELECT content FROM messages")))["content"] == "x"
+        await beside.close()
+        await database.close()
 
 
 async def test_a_store_that_was_plain_stays_readable_and_is_sealed_from_now_on(opened):

@@ -136,18 +136,18 @@ def test_the_real_model_knows_what_english_means(tx):
     assert found(tx, "groceries", encoder=encoder) == ["Buy milk"]
 
 
-async def test_the_upkeep_does_all_of_it(database):
+async def test_the_upkeep_does_all_of_it(store):
     """Once through: the index holds every word, the statistics are summed up, every message has its vector."""
-    await database.write(lambda tx: say(tx, *(f"dentist {number}" for number in range(40))))
-    upkeep = Upkeep(database, encoder=ENCODER, now=lambda: NOW)
+    await store.write(lambda tx: say(tx, *(f"dentist {number}" for number in range(40))))
+    upkeep = Upkeep(store, encoder=ENCODER, now=lambda: NOW)
     await upkeep.work()
-    assert not await database.read(search.has_pending)
-    assert not await database.read(statistics.has_changes)
-    assert await database.read(semantic.pending) == []
-    assert len(await database.read(lambda tx: tx.rows("SELECT * FROM message_vectors"))) == 40
+    assert not await store.read(search.has_pending)
+    assert not await store.read(statistics.has_changes)
+    assert await store.read(semantic.pending) == []
+    assert len(await store.read(lambda tx: tx.rows("SELECT * FROM message_vectors"))) == 40
 
 
-async def test_the_upkeep_survives_a_failure(database, monkeypatch):
+async def test_the_upkeep_survives_a_failure(store, monkeypatch):
     """An encoder that fails is logged and tried again; words and statistics go on."""
 
     class Failing(TopicEncoder):
@@ -160,12 +160,12 @@ async def test_the_upkeep_survives_a_failure(database, monkeypatch):
             return super().encode(texts)
 
     monkeypatch.setattr("bot.upkeep._RETRY_S", 0.01)
-    await database.write(lambda tx: say(tx, "dentist"))
+    await store.write(lambda tx: say(tx, "dentist"))
     encoder = Failing()
-    task = asyncio.create_task(Upkeep(database, encoder=encoder, now=lambda: NOW).run())
+    task = asyncio.create_task(Upkeep(store, encoder=encoder, now=lambda: NOW).run())
     try:
         async with asyncio.timeout(10):
-            while await database.read(semantic.pending):
+            while await store.read(semantic.pending):
                 await asyncio.sleep(0.01)
     finally:
         task.cancel()

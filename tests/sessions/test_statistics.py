@@ -261,11 +261,12 @@ def test_every_number_is_what_the_rows_say(tx, seed):
     assert read.turns and read.errors and sum(read.sessions.values()) > 3
 
 
+@pytest.mark.parametrize("store", list(TRANSACTIONS))
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(0, 10**6), st.lists(st.sampled_from(sorted(History.STEPS)), max_size=60))
-def test_any_order_of_events_is_counted(seed, steps):
+@given(seed=st.integers(0, 10**6), steps=st.lists(st.sampled_from(sorted(History.STEPS)), max_size=60))
+def test_any_order_of_events_is_counted(store, seed, steps):
     """Whatever order hypothesis thinks of."""
-    with TRANSACTIONS["sqlite"]() as tx:
+    with TRANSACTIONS[store]() as tx:
         history = History(tx, seed)
         for step in steps:
             history.now += 1000

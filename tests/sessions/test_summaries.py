@@ -312,32 +312,29 @@ def test_a_summary_is_sealed_like_what_it_tells(tx):
     assert tx.seal.open(row["content"]) == "- secret"
 
 
-def test_the_migration_applies_to_a_database_that_is_in_use():
+def test_the_migration_applies_to_a_database_that_is_in_use(oldest):
     """Schema 5 with a session, messages and a summary in it: 0006 keeps them and gives the new columns their values."""
-    from tests.sessions.stores import TRANSACTIONS
-
     steps = migrate.migrations()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(migrate, "migrations", lambda: steps[:5])
-        with TRANSACTIONS["sqlite"]() as old:
-            old.execute(
-                "INSERT INTO sessions (id, key, scope, platform, account, channel, status, created_at, last_activity_at)"
-                " VALUES ('s', 'k', 'person', 'telegram', 'telegram.main', 'c', 'active', 1, 1)"
-            )
-            old.execute(
-                "INSERT INTO messages (session_id, position, part, role, content, created_at)"
-                " VALUES ('s', 1, 0, 'user', 'hello', 1)"
-            )
-            old.execute(
-                "INSERT INTO summaries (session_id, version, from_position, to_position, content, tokens, made_by, created_at)"
-                " VALUES ('s', 1, 1, 1, '- hello', 3, 'digest', 1)"
-            )
-            migrate.apply(old, steps[5], 0)
-            row = session_row(old, "s")
-            assert (row["summarised_to"], row["revision"], row["token_ratio"]) == (0, 0, 1000)
-            assert in_force(old, "s")[0].content == "- hello"
-            old.execute("UPDATE messages SET content = 'other'")
-            assert session_row(old, "s")["revision"] == 1
+    for step in steps[1:5]:
+        migrate.apply(oldest, step, 0)
+    oldest.execute(
+        "INSERT INTO sessions (id, key, scope, platform, account, channel, status, created_at, last_activity_at)"
+        " VALUES ('s', 'k', 'person', 'telegram', 'telegram.main', 'c', 'active', 1, 1)"
+    )
+    oldest.execute(
+        "INSERT INTO messages (session_id, position, part, role, content, created_at)"
+        " VALUES ('s', 1, 0, 'user', 'hello', 1)"
+    )
+    oldest.execute(
+        "INSERT INTO summaries (session_id, version, from_position, to_position, content, tokens, made_by, created_at)"
+        " VALUES ('s', 1, 1, 1, '- hello', 3, 'digest', 1)"
+    )
+    migrate.apply(oldest, steps[5], 0)
+    row = session_row(oldest, "s")
+    assert (row["summarised_to"], row["revision"], row["token_ratio"]) == (0, 0, 1000)
+    assert in_force(oldest, "s")[0].content == "- hello"
+    oldest.execute("UPDATE messages SET content = 'other'")
+    assert session_row(oldest, "s")["revision"] == 1
 
 
 def test_the_share_is_the_contexts_own():

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from bot import retention as daemon_side
 from sessions import erasure, forking, invariants, lane, lifecycle, people
@@ -26,6 +25,7 @@ from sessions.errors import TransferError
 from sessions.lifecycle import Doer
 from sessions.scope import OperatorScope, PersonScope
 from sessions.transfer import intake
+from tests.sessions import machines
 from tests.sessions.conversations import exported, imported
 from tests.sessions.records import NOW, arrive, claimed, incoming
 from tests.sessions.stores import DATABASES
@@ -324,13 +324,7 @@ def test_somebody_known_under_another_id_is_forgotten_with_what_was_moved(store)
 
 
 @pytest.mark.parametrize("store", list(DATABASES))
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(machines.TIMEOUT_S)
 def test_moving_and_forgetting_are_what_the_model_says(store):
     """Any row of steps leaves in both stores what the model has, whichever databases they are."""
-    machine = type("Machine", (TransferMachine,), {"store": store})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=EXAMPLES.get(store, 20), stateful_step_count=25, deadline=None, database=None
-        ),
-    )
+    machines.run(TransferMachine, store, EXAMPLES, steps=25)
