@@ -290,6 +290,20 @@ BREAKS = (
         "        pass",
         POSTGRESQL,
     ),
+    Break(
+        "what a node gave back is begun anew",
+        "lane.py",
+        'if about["epoch"] > 1',
+        'if about["attempts"] > 1',
+        POSTGRESQL,
+    ),
+    Break(
+        "epochs begin anew with a queue that is made anew",
+        "queue.py",
+        "SELECT clock_timestamp(), epoch,",
+        "SELECT clock_timestamp(), 0,",
+        POSTGRESQL,
+    ),
 )
 
 

@@ -23,16 +23,18 @@ from hypothesis.stateful import (
     rule,
 )
 
-from sessions import cleanup, inbox, lane, lifecycle, outbox
+from sessions import cleanup, inbox, lane, lifecycle, outbox, queue
 from sessions.database.base import Database, Transaction
 from sessions.errors import StaleClaim
 from sessions.models import Claim, ErrorRecord, StepRecord
 from tests.sessions import machines
 from tests.sessions.records import ACCOUNT, NOW, answer_step, incoming, resolved, tool_call
-from tests.sessions.stores import DATABASES, Opener
+from tests.sessions.stores import DATABASES, Opener, broken
 
 T = TypeVar("T")
 
+LEASE_MS = 3_600_000
+"""No lease ends by itself, however slow the machine is: the model knows nothing of the server's clock."""
 EXAMPLES = {"sqlite": 80, "postgresql": 8}
 QUICK = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """Memory, where there is such a folder: what the machine compares is not how durable a disk is, and it commits thousands of times."""
@@ -67,6 +69,8 @@ class ModelTurn:
     text: str
     status: str = "queued"
     epoch: int = 0
+    attempts: int = 0
+    """Claims of it that were not given back."""
     is_cancelled: bool = False
     steps: int = 0
     ends: int = 0
@@ -225,7 +229,8 @@ class StoreMachine(RuleBasedStateMachine):
         assert claim is not None
         turn.status = "running"
         turn.epoch += 1
-        assert (claim.turn_id, claim.epoch, claim.attempts) == (turn.id, turn.epoch, turn.epoch)
+        turn.attempts += 1
+        assert (claim.turn_id, claim.epoch, claim.attempts) == (turn.id, turn.epoch, turn.attempts)
         assert claim.is_cancelled == turn.is_cancelled
         assert claim.messages[-1].content == turn.text
         assert [step.number for step in claim.steps] == list(range(1, turn.steps + 1))
@@ -237,8 +242,21 @@ class StoreMachine(RuleBasedStateMachine):
     def a_worker_claims(self, pick: int) -> None:
         waiting = [one for one in self.sessions if any(turn.status == "queued" for turn in one.turns)]
         session = waiting[pick % len(waiting)]
-        claim = self.write(lambda tx: lane.claim(tx, session.id, self.now, context_messages=10))
+        claim = self.write(
+            lambda tx: lane.claim(tx, session.id, self.now, context_messages=10, lease_ms=LEASE_MS)
+        )
         self.check_claim(session, claim)
+
+    @precondition(lambda self: self.database.dialect == "postgresql" and self.current)
+    @rule(pick=PICK)
+    def a_node_gives_a_turn_back(self, pick: int) -> None:
+        claim = self.current[pick % len(self.current)]
+        assert claim.msg_id is not None
+        held = queue.Held(claim.msg_id, claim.epoch)
+        assert self.write(lambda tx: queue.give_back(tx, claim.turn_id, held))
+        turn = self.turns[claim.turn_id]
+        turn.status = "queued"
+        turn.attempts -= 1
 
     @precondition(lambda self: self.current)
     @rule(pick=PICK, steps=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=3))
@@ -304,7 +322,11 @@ class StoreMachine(RuleBasedStateMachine):
                 turn_id=turn.id,
                 session_id=session.id,
             )
-            return lane.claim(tx, session.id, self.now, context_messages=10) if claims_next else None
+            return (
+                lane.claim(tx, session.id, self.now, context_messages=10, lease_ms=LEASE_MS)
+                if claims_next
+                else None
+            )
 
         following = self.write(store)
         turn.status = status
@@ -500,12 +522,13 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(
         lambda self: self.running or any(chunk.state == "sending" for chunk in self.chunks.values())
     )
-    @rule(chance=st.integers(0, 2))
-    def the_process_may_die(self, chance: int) -> None:
+    @rule(chance=st.integers(0, 2), is_moved=st.booleans())
+    def the_process_may_die(self, chance: int, is_moved: bool) -> None:
         if chance == 0:
-            self.the_process_dies_and_comes_back()
+            self.the_process_dies_and_comes_back(is_moved=is_moved)
 
-    def the_process_dies_and_comes_back(self) -> None:
+    def the_process_dies_and_comes_back(self, *, is_moved: bool = False) -> None:
+        """`is_moved`: to another server, where the queue is made from the turns."""
         self.runner.run(self.database.close())
         self.database = self.runner.run(self.opener())
         recovered = self.write(lambda tx: (lane.recover(tx), outbox.recover(tx, ACCOUNT)))
@@ -515,6 +538,9 @@ class StoreMachine(RuleBasedStateMachine):
             turn.status = "queued"
         for chunk in sending:
             chunk.state, chunk.may_be_out = "uncertain", True
+        if is_moved and self.database.dialect == "postgresql":
+            self.write(queue.purge)
+            self.write(queue.refill)
 
     # what must always hold
 
@@ -582,7 +608,11 @@ class StoreMachine(RuleBasedStateMachine):
         assert len(rows) == len(self.turns)
         for row in rows:
             turn = self.turns[row["id"]]
-            assert (row["status"], row["epoch"], row["attempts"]) == (turn.status, turn.epoch, turn.epoch)
+            assert (row["status"], row["epoch"], row["attempts"]) == (
+                turn.status,
+                turn.epoch,
+                turn.attempts,
+            )
             assert turn.session.turns[row["position"] - 1] is turn, "positions are the order of acceptance"
             assert turn.ends == (row["status"] not in ("queued", "running")), "each message ends once"
             if row["status"] == "running":
@@ -599,7 +629,9 @@ class StoreMachine(RuleBasedStateMachine):
         for session in self.sessions:
             for _ in range(len(session.turns) + 1):
                 claim = self.write(
-                    lambda tx, one=session: lane.claim(tx, one.id, self.now, context_messages=10)
+                    lambda tx, one=session: lane.claim(
+                        tx, one.id, self.now, context_messages=10, lease_ms=LEASE_MS
+                    )
                 )
                 self.check_claim(session, claim)
                 if claim is None:
@@ -607,6 +639,7 @@ class StoreMachine(RuleBasedStateMachine):
                 self.end_turn(claim, "completed", True, False, 1, claims_next=False)
         assert all(turn.ends == 1 for turn in self.turns.values())
         self.store_and_model_say_the_same()
+        assert self.runner.run(broken(self.database)) == set()
 
 
 @pytest.mark.timeout(machines.TIMEOUT_S)
