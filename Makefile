@@ -61,14 +61,14 @@ soak: $(VENV)/.dev ## one long run under load and faults
 
 kill-loop: $(VENV)/.dev ## kill -9 at random moments, CYCLES=200 per adapter
 	$(BIN)/python -m tests.process.kill_loop --cycles $(CYCLES) $(ARGS)
-	$(BIN)/python -m tests.process.kill_loop --cycles 40 --adapter memory telegram --database postgresql
+	$(BIN)/python -m tests.process.kill_loop --cycles 40 --database postgresql
 	$(BIN)/python -m tests.process.postgres_kill --cycles 30
 	$(BIN)/python -m tests.process.fleet_load --sessions 1000 --messages 10
 	$(BIN)/python -m tests.process.fleet_load --nodes 2 --sessions 300 --messages 10 --distance-ms 1
 
-crash-points: $(VENV)/.dev ## a crash before and after every commit of a scenario, on each adapter; every fifth on PostgreSQL
+crash-points: $(VENV)/.dev ## a crash before and after every commit of a scenario, on each adapter; every sixth on PostgreSQL
 	$(BIN)/python -m tests.process.crash_points $(ARGS)
-	$(BIN)/python -m tests.process.crash_points --database postgresql --adapter memory telegram --every 5 $(ARGS)
+	$(BIN)/python -m tests.process.crash_points --database postgresql --every 6 $(ARGS)
 
 model-faults: $(VENV)/.dev ## TURNS=10000 turns on a model that fails three times of ten
 	$(BIN)/python -m tests.process.model_faults --turns $(TURNS) $(ARGS)

@@ -28,6 +28,7 @@ import psycopg
 import pytest
 
 from sessions.database import migrate, postgres_scopes
+from sessions.database.base import Dialect
 from sessions.database.postgres import PostgresTransaction
 from sessions.database.postgres_connections import Connections, Limits
 
@@ -254,6 +255,11 @@ def fresh_database() -> Iterator[str]:
     yield with_database(server_url(), name)
     _empty(name)
     _emptied.append(name)
+
+
+def server_for(kind: Dialect) -> contextlib.AbstractContextManager[str | None]:
+    """The URL of an empty database for whoever works on a server; None for who makes a file."""
+    return fresh_database() if kind == "postgresql" else contextlib.nullcontext()
 
 
 def keep(url: str) -> Callable[[], None]:

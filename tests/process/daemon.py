@@ -22,6 +22,8 @@ SCRIPT: Final = Path(sys.executable).with_name("palaver")
 PROJECT: Final = Path(__file__).resolve().parents[2]
 _KEPT: Final = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 """What a daemon gets of the tester's environment; tokens and PALAVER_ variables are not among it."""
+LEASE_S: Final = 2.0
+"""Short, as whoever starts after a crash on a server waits until the dead one's leases are over."""
 
 
 class NotReady(AssertionError):
@@ -57,15 +59,21 @@ def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def quick_settings(database: Path, accounts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """A daemon that echoes, at a pace that does not hold a test up."""
+def quick_settings(
+    database: Path,
+    accounts: Mapping[str, Mapping[str, Any]],
+    *,
+    server: str | None = None,
+    lease_s: float = LEASE_S,
+) -> dict[str, Any]:
+    """A daemon that echoes, at a pace that does not hold a test up; on a file, or on the database of a `server`."""
     fast = {
         "per_account_per_s": 1000.0,
         "per_direct_channel_per_s": 1000.0,
         "per_group_channel_per_min": 60000.0,
     }
-    return {
-        "database_url": f"sqlite:{database}",
+    return ({"node": {"lease_s": lease_s}} if server is not None else {}) | {
+        "database_url": server or f"sqlite:{database}",
         "shutdown_after_s": 5,
         "agent": {"kind": "scripted"},
         "delivery": {"preview_after_s": 0.05},
@@ -241,6 +249,11 @@ class Daemon:
 
     async def status(self, path: str) -> int:
         return (await self.get(path))[0]
+
+    async def hears(self) -> bool:
+        """Whether all its accounts are heard by it; on a server it is ready before, and another node may have them."""
+        accounts = (await self.readiness()).get("accounts", {})
+        return bool(accounts) and all(one["state"] == "hearing" for one in accounts.values())
 
     async def readiness(self) -> dict[str, Any]:
         """What /readyz tells, ready or not."""

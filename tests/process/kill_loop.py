@@ -22,7 +22,7 @@ from statistics import median
 from tests import postgres
 from tests.fakes.distance import at_a_distance
 from tests.process.counterparties import PEOPLE
-from tests.process.daemon import Daemon, NotReady, quick_settings
+from tests.process.daemon import Daemon, NotReady, eventually, quick_settings
 from tests.process.invariants import Findings, check
 from tests.process.talk import Talk
 
@@ -60,29 +60,30 @@ async def run(
     seed: int = 1,
     sessions: int = 5,
     messages: int | None = None,
-    launch: Callable[[Daemon], None] = Daemon.launch,
+    make: Callable[..., Daemon] = Daemon,
     url: str | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
-    """`launch` starts the daemon; mutation tests start a broken one. With the URL of a server's database there are two of them."""
+    """`make` is what makes a daemon of a folder and settings. With the URL of a server's database there are two of them."""
     rng, words = random.Random(seed), random.Random(seed + 1)
     total = messages if messages is not None else 4 * cycles
     began = time.monotonic()
     starts = []
     problems: list[str] = []
     async with PEOPLE[adapter]() as people:
-        settings = quick_settings(folder / "palaver.db", {"main": people.account()})
-        if url is not None:
-            settings |= {"database_url": url, "node": {"lease_s": 1}}
+        settings = quick_settings(folder / "palaver.db", {"main": people.account()}, server=url, lease_s=1)
         async with contextlib.AsyncExitStack() as stack:
             names = ["palaver"] if url is None else ["one", "two"]
-            daemons = [await stack.enter_async_context(Daemon(folder, settings, name=name)) for name in names]
+            daemons = [await stack.enter_async_context(make(folder, settings, name=name)) for name in names]
             daemon = daemons[0]
             talk = await Talk.begin(people, sessions)
             # A first word in every chat: Discord tells nobody what was written in a channel the bot has never met.
             for one in daemons:
-                launch(one)
+                one.launch()
                 await one.wait_ready()
+            await eventually(
+                daemon.hears, timeout_s=20, what="hearing"
+            )  # it came first, and so has the account
             for chat in talk.chats:
                 await talk.say(chat)
             await talk.wait_answered(daemon, timeout_s=30)
@@ -93,7 +94,7 @@ async def run(
                     daemon = daemons[cycle % len(daemons)]
                     daemon.kill()
                     at = time.monotonic()
-                    launch(daemon)
+                    daemon.launch()
                     if rng.random() < _DURING_START:
                         await asyncio.sleep(rng.uniform(0, 0.6))
                         continue
@@ -106,7 +107,7 @@ async def run(
                 is_over.set()
                 await talking
             daemon.kill()
-            launch(daemon)
+            daemon.launch()
             try:
                 await daemon.wait_ready()
                 await talk.wait_answered(daemon, timeout_s=60)

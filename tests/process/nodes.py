@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import psycopg
 from psycopg.rows import dict_row
@@ -16,8 +16,6 @@ from psycopg.rows import dict_row
 from tests.process.counterparties import Counterparty
 from tests.process.daemon import Daemon, eventually, merged, quick_settings
 from tests.process.talk import Talk
-
-LEASE_S: Final = 2.0
 
 
 class Fleet:
@@ -40,8 +38,8 @@ class Fleet:
             node.end()
 
     def settings(self, name: str, **sections: Any) -> Mapping[str, Any]:
-        quick = quick_settings(self._folder / "unused.db", {"main": self.people.account()})
-        own = {"database_url": self.url, "node": {"name": name, "lease_s": LEASE_S}}
+        quick = quick_settings(self._folder / "unused.db", {"main": self.people.account()}, server=self.url)
+        own = {"node": {"name": name}}
         return merged(merged(merged(quick, own), self._sections), sections)
 
     def add(self, name: str, **sections: Any) -> Daemon:

@@ -6,21 +6,20 @@ import pytest
 
 from sessions.database.base import Dialect
 from tests.process import crash_points
+from tests.process.counterparties import PEOPLE
+from tests.process.nursery import Nursery
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
 
 
-@pytest.mark.parametrize(
-    ("adapter", "database", "every"),
-    [
-        *((adapter, "sqlite", every) for adapter, every in crash_points.EVERY.items()),
-        # Each start here waits for the leases of the one that died.
-        ("memory", "postgresql", 20),
-    ],
-)
-async def test_every_commit_boundary(adapter: str, database: Dialect, every: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("database", list(crash_points.EVERY))
+@pytest.mark.parametrize("adapter", list(PEOPLE))
+async def test_every_commit_boundary(
+    adapter: str, database: Dialect, nursery: Nursery, tmp_path: Path
+) -> None:
     """Whatever commit the process dies at, right after it or just before it: nothing lost, nothing twice, order kept."""
-    survey = await crash_points.survey(adapter, tmp_path, database=database, every=every)
+    every = crash_points.EVERY[database][adapter]
+    survey = await crash_points.survey(adapter, tmp_path, database=database, nursery=nursery, every=every)
     print(adapter, survey.line())
     assert survey.violations == []
     assert survey.commits > 20, "the scenario is thinner than it was"

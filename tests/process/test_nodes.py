@@ -16,9 +16,9 @@ from tests.fakes.balancing import Balancer
 from tests.fakes.severing import SeveringRelay
 from tests.process import fleet_load, moved_clock
 from tests.process.counterparties import PEOPLE
-from tests.process.daemon import eventually
+from tests.process.daemon import LEASE_S, eventually
 from tests.process.invariants import check
-from tests.process.nodes import LEASE_S, Fleet, answered_after
+from tests.process.nodes import Fleet, answered_after
 from tests.process.talk import Talk
 
 TAKEOVER_S = LEASE_S + 5
