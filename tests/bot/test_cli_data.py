@@ -1,24 +1,21 @@
-"""Commands for the data as a whole, from outside: what they print and return, beside a daemon, and killed at any moment."""
+"""Commands for the data as a whole, from outside: what they print and return, and beside a daemon.
+
+`tests/process/test_keeping.py` kills them.
+"""
 
 import asyncio
 import contextlib
 import json
 import os
 import pty
-import random
 import shutil
-import signal
 import sqlite3
 import stat
 import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sessions import sealing
-from sessions.database import backup as files
 from sessions.database.sqlite import SqliteDatabase
 from tests.process.daemon import SCRIPT, clean_environment
 from tests.sessions import records as made
@@ -26,8 +23,6 @@ from tests.sessions.conversations import exported, talk
 from tests.sessions.stores import lay_sqlite
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
-KILLS = 3
-KEYS = [sealing.new_key(), sealing.new_key()]
 
 
 class Shell:
@@ -57,34 +52,6 @@ class Shell:
         out, error = process.communicate(timeout=120)
         assert process.returncode == status, (arguments, process.returncode, out, error)
         return (out + error).decode()
-
-    def kill_often(self, *arguments: str, took_s: float, **how) -> Iterator[int]:
-        """Start it again and again and kill each at another moment, another one in each run; gives the exit code of each."""
-        for number in range(1, KILLS + 1):
-            process = self.start(*arguments, **how)
-            try:
-                code = process.wait(timeout=took_s * (number - random.random()) / KILLS)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                code = process.wait(timeout=30)
-            finally:
-                for stream in (process.stdout, process.stderr):
-                    if stream is not None:
-                        stream.close()
-            yield code
-
-    def kill_when(self, file: str, *arguments: str) -> bool:
-        """Start it and kill it as soon as a file is there, in the midst of its work; whether it came to that."""
-        process = self.start(*arguments)
-        try:
-            while not (self.folder / file).exists() and process.poll() is None:
-                time.sleep(0.0005)
-            process.send_signal(signal.SIGKILL)
-            return process.wait(timeout=30) == -signal.SIGKILL
-        finally:
-            for stream in (process.stdout, process.stderr):
-                if stream is not None:
-                    stream.close()
 
     def store(self, work, *, keys: list[str] | None = None):
         """Do something with the database while no program has it."""
@@ -289,146 +256,6 @@ def test_beside_an_owner_reading_works_and_writing_says_what_to_do(full):
             await owner.close()
 
     asyncio.run(beside())
-
-
-# killed
-
-
-def timed(work) -> float:
-    began = time.monotonic()
-    work()
-    return time.monotonic() - began
-
-
-def test_an_import_killed_at_any_moment_shows_whole_sessions_or_none(shell):
-    """After each kill every session that is seen is complete, and a last run brings the rest."""
-    shell.fill(turns=400, people=[f"p{number}" for number in range(30)])
-    shell.run("sessions", "export", "-o", "all.jsonl")
-    whole = shell.content()
-    complete = set(whole.splitlines())
-    shell.path.rename(shell.folder / "source.db")
-    for number in (1, 2):
-        took_s = timed(lambda: shell.run("sessions", "import", "all.jsonl"))
-        if number == 1:
-            shell.path.unlink()
-    shell.path.unlink()
-    codes = list(shell.kill_often("sessions", "import", "all.jsonl", took_s=took_s * 2))
-    for _ in range(5):
-        if -signal.SIGKILL in codes:
-            break
-        shell.path.unlink()  # the machine was busier when the run was timed: sooner, from the start
-        took_s /= 2
-        codes = list(shell.kill_often("sessions", "import", "all.jsonl", took_s=took_s * 2))
-    for line in shell.content().splitlines()[:-1]:
-        assert line in complete
-    assert -signal.SIGKILL in codes
-    shell.run("sessions", "import", "all.jsonl")
-    assert shell.content() == whole
-    shell.run("verify")
-
-
-def test_an_export_killed_at_any_moment_leaves_no_half_file(full):
-    """The file is there whole or not at all."""
-    full.fill(seed=5, turns=400)
-    took_s = timed(lambda: full.run("sessions", "export", "-o", "first.jsonl"))
-    for _ in full.kill_often("sessions", "export", "-o", "out.jsonl", "--force", took_s=took_s):
-        if (full.folder / "out.jsonl").exists():
-            assert (full.folder / "out.jsonl").read_bytes() == (full.folder / "first.jsonl").read_bytes()
-    (full.folder / "out.jsonl").unlink(missing_ok=True)
-    killed = [full.kill_when("out.jsonl.part", "sessions", "export", "-o", "out.jsonl") for _ in range(3)]
-    assert (
-        any(killed) and (full.folder / "out.jsonl.part").exists() and not (full.folder / "out.jsonl").exists()
-    )
-    full.run("sessions", "export", "-o", "out.jsonl", "--force")
-    assert (full.folder / "out.jsonl").read_bytes() == full.content()
-    assert not (full.folder / "out.jsonl.part").exists()
-
-
-def test_an_erasure_killed_at_any_moment_is_finished_by_the_next_run(full):
-    """Whatever was killed, the books hold, and in the end nothing of the person is in the file."""
-    full.fill(seed=6, turns=300, people=["zanzibar", "bob"])
-    person = json.loads(full.run("people", "list", "zanzibar", "--json"))[0]["id"]
-    full.run("backup", "copy.db")
-    took_s = timed(lambda: full.run("people", "erase", person, "--yes"))
-    full.run("restore", "copy.db")
-    codes = []
-    for code in full.kill_often("people", "erase", person, "--yes", took_s=took_s):
-        codes.append(code)
-        full.run("verify")
-        if code != -signal.SIGKILL:
-            break
-    if (
-        codes[-1] == -signal.SIGKILL
-    ):  # it may have come between the last commit and the end: then nobody knows them any more
-        again = full.start("people", "erase", person, "--yes")
-        again.communicate(timeout=120)
-        assert again.returncode in (0, 1)
-    full.run("people", "erase", person, "--yes", status=1)
-    for file in full.folder.glob("palaver.db*"):
-        if "before-restore" not in file.name:
-            assert b"of zanzibar" not in file.read_bytes()
-    full.run("verify")
-
-
-def test_a_backup_killed_at_any_moment_leaves_the_last_one(full):
-    """The copy under the name is always a whole and sound one."""
-    full.fill(seed=8, turns=400)
-    full.run("backup", "copy.db")
-    took_s = timed(lambda: full.run("backup", "copy.db", "--force"))
-    for _ in full.kill_often("backup", "copy.db", "--force", took_s=took_s):
-        assert files.inspect(full.folder / "copy.db").messages > 100
-    killed = [full.kill_when("copy.db.part", "backup", "copy.db", "--force") for _ in range(3)]
-    assert any(killed) and (full.folder / "copy.db.part").exists()
-    assert files.inspect(full.folder / "copy.db").messages > 100
-    full.run("backup", "copy.db", "--force")
-    assert not list(full.folder.glob("copy.db.part*"))
-    full.run("verify")
-
-
-def test_a_clean_up_killed_at_any_moment_is_finished_by_the_next_run(full):
-    """After each kill the books hold and no session is half removed; a last run leaves nothing due, as one alone would."""
-    full.fill(seed=10, turns=400, people=[f"p{number}" for number in range(60)])
-
-    async def age(database):
-        await database.write(
-            lambda tx: tx.execute(
-                "UPDATE sessions SET last_activity_at = last_activity_at - 200 * 86400000, ended_at = ended_at - 200 * 86400000"
-            )
-        )
-
-    full.store(age)
-    full.run("backup", "copy.db")
-    took_s = timed(lambda: full.run("sessions", "cleanup"))
-    wanted = json.loads(full.run("sessions", "list", "--limit", "1000", "--json"))
-    full.run("restore", "copy.db")
-    codes = []
-    for code in full.kill_often("sessions", "cleanup", took_s=took_s):
-        codes.append(code)
-        full.run("verify")
-    assert -signal.SIGKILL in codes
-    full.run("sessions", "cleanup")
-    assert set(json.loads(full.run("sessions", "cleanup", "--dry-run", "--json")).values()) == {0}
-    done = json.loads(full.run("sessions", "list", "--limit", "1000", "--json"))
-    assert [(one["id"], one["status"], one["end_reason"]) for one in done] == [
-        (one["id"], one["status"], one["end_reason"]) for one in wanted
-    ]
-    assert {one["end_reason"] for one in done} >= {"expired"}
-    full.run("verify")
-
-
-def test_a_rotation_killed_at_any_moment_is_finished_by_the_next_run(full):
-    """With both keys everything is readable after each kill; after the last run the new one is enough."""
-    full.fill(seed=9, turns=300)
-    before = full.content()
-    full.keys = [KEYS[0]]
-    took_s = timed(lambda: full.run("keys", "rotate"))
-    full.keys = [KEYS[1], KEYS[0]]
-    for _ in full.kill_often("keys", "rotate", took_s=took_s):
-        assert full.content() == before
-    full.run("keys", "rotate")
-    full.keys = [KEYS[1]]
-    assert full.content() == before
-    full.run("verify")
 
 
 # where it is written, and who reads along

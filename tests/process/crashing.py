@@ -5,6 +5,8 @@
 Every child is a process of its own that runs `bot.cli.main` from the beginning. In its environment CRASH_AT=n kills it
 (SIGKILL) right after the n-th commit of its database, or with CRASH_SIDE=before just before that commit, when everything of the
 transaction was done except COMMIT. COMMITS_FILE gets the number of each commit. A file and a server are trapped alike.
+With CRASH_ONCE=FILE commits count only once that file is there.
+IMPORT_BATCH and IMPORT_LARGEST make an import commit more often than it would.
 """
 
 import importlib
@@ -21,6 +23,7 @@ from typing import Any
 
 from sessions.database.postgres_statements import Statements
 from sessions.database.sqlite import SqliteDatabase
+from sessions.transfer import intake
 
 _LATE = ("httpcore", "uvicorn.lifespan.off", "uvicorn.protocols.http.h11_impl", "anyio._backends._asyncio")
 """What a daemon imports only once it runs."""
@@ -31,47 +34,58 @@ def arm() -> None:
     at = int(os.environ.get("CRASH_AT", "0"))
     is_before = os.environ.get("CRASH_SIDE", "after") == "before"
     counted = os.environ.get("COMMITS_FILE")
-    make = SqliteDatabase.__init__
+    begin = os.environ.get("CRASH_ONCE")
+    begun, ended = itertools.count(1), itertools.count(1)
+    one_at_a_time = threading.Lock()
+    for name in ("BATCH", "LARGEST"):
+        if (rows := os.environ.get(f"IMPORT_{name}")) is not None:
+            setattr(intake, name, int(rows))
 
-    def die() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+    def counts() -> bool:
+        return begin is None or Path(begin).exists()
 
-    def after(number: int) -> None:
-        if counted:
-            Path(counted).write_text(str(number))
-        if number == at and not is_before:
-            die()
+    def before() -> None:
+        if counts() and next(begun) == at and is_before:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    def make_and_arm(self: SqliteDatabase, *arguments: Any, **named: Any) -> None:
+    def after() -> None:
+        with one_at_a_time:
+            if not counts():
+                return
+            number = next(ended)
+            if counted:
+                Path(counted).write_text(str(number))
+            if number == at and not is_before:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    _arm_file(before, after)
+    _arm_server(before, after)
+
+
+def _arm_file(before: Callable[[], None], after: Callable[[], None]) -> None:
+    make, commit = SqliteDatabase.__init__, SqliteDatabase._commit
+
+    def make_trapped(self: SqliteDatabase, *arguments: Any, **named: Any) -> None:
         make(self, *arguments, **named)
-        self.after_commit = after
+        self.after_commit = lambda _: after()
 
-    SqliteDatabase.__init__ = make_and_arm  # type: ignore[method-assign]  # the trap
-    if is_before and at:
-        commit = SqliteDatabase._commit
+    def commit_trapped(self: SqliteDatabase, connection: sqlite3.Connection, batch: list[Any]) -> None:
+        commit(self, _Trapped(connection, before), batch)  # type: ignore[arg-type]  # acts alike
 
-        def commit_trapped(self: SqliteDatabase, connection: sqlite3.Connection, batch: list[Any]) -> None:
-            commit(self, _Trapped(connection, lambda: die() if self.commits + 1 == at else None), batch)  # type: ignore[arg-type]  # acts alike
-
-        SqliteDatabase._commit = commit_trapped  # type: ignore[method-assign]  # the trap
-    _arm_server(at if is_before else 0, after)
+    SqliteDatabase.__init__ = make_trapped  # type: ignore[method-assign]  # the trap
+    SqliteDatabase._commit = commit_trapped  # type: ignore[method-assign]  # the trap
 
 
-def _arm_server(before: int, after: Callable[[int], None]) -> None:
+def _arm_server(before: Callable[[], None], after: Callable[[], None]) -> None:
     """The same for a database on a server, where several threads commit, and more than one pool of connections."""
     command = Statements.command
-    begun = itertools.count(1)
-    ended = itertools.count(1)
-    one_at_a_time = threading.Lock()
 
     def command_trapped(self: Statements, sql: str) -> str:
         if sql != "COMMIT":
             return command(self, sql)
-        if next(begun) == before:
-            os.kill(os.getpid(), signal.SIGKILL)
+        before()
         done = command(self, sql)
-        with one_at_a_time:
-            after(next(ended))
+        after()
         return done
 
     Statements.command = command_trapped  # type: ignore[method-assign]  # the trap

@@ -1,155 +1,36 @@
-"""kill -9 at every commit of the commands that change the data as a whole: nothing half done is visible, a second run finishes it.
+"""kill -9 of the commands that deal with the data as a whole: nothing half done is visible, a second run finishes it.
 
-Import, clean-up, erasing and rotation of keys, each killed just before and right after every commit of its work; on PostgreSQL right
-after some of them. Export and backup commit nothing: `tests/bot/test_cli_data.py` kills those, and these too at any other moment.
+Import, clean-up, erasing and rotation of keys are each killed just before and right after every commit of their work, on PostgreSQL
+before and after some of them; and these, export and backup at any moment.
 """
 
-import asyncio
 import contextlib
 import json
-import shutil
-import signal
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import Final
 
 import orjson
 import pytest
 
-from sessions import cleanup, invariants, lane, sealing, search
+from sessions import cleanup, lane, sealing, search
+from sessions.database import backup
 from sessions.database.base import Database, Transaction
-from sessions.database.postgres import PostgresDatabase
-from sessions.database.sqlite import SqliteDatabase
 from sessions.errors import StoreUnavailable
-from sessions.transfer import intake
-from tests import postgres
-from tests.process.daemon import clean_environment
-from tests.process.nursery import Nursery
+from tests.process.keeping import Operator
 from tests.sessions import records as made
 from tests.sessions.conversations import exported, talk
-from tests.sessions.stores import broken
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
 KEYS = [sealing.new_key(), sealing.new_key()]
-MOST_KILLS = 15
-"""Of each command and side, a quarter of it on a server; where there are more commits they are spread over all of them."""
+LARGEST: Final = 3000
+"""Rows of a session that an import brings in several transactions: fewer than in earnest, to have as many commits sooner."""
 
 
-class Operator:
-    """Runs commands on a database in a folder, and looks at the database between them."""
-
-    def __init__(self, nursery: Nursery, folder: Path, server: str | None, side: str) -> None:
-        self._nursery = nursery
-        self.folder = folder
-        self.path = folder / "palaver.db"
-        self.server = server
-        """The URL of a database on a server; None for a file in the folder."""
-        self.side = side
-        """Of each commit: before it or after it."""
-        self.keys: list[str] = []
-
-    @property
-    def most(self) -> int:
-        return MOST_KILLS if self.server is None else MOST_KILLS // 4
-
-    def run(self, *arguments: str, **environment: str) -> int:
-        keys = {"PALAVER_STORE__ENCRYPTION_KEYS": json.dumps(self.keys)} if self.keys else {}
-        born = self._nursery.ask(
-            arguments=arguments,
-            log=str(self.folder / "log"),
-            folder=str(self.folder),
-            environment=clean_environment(self.folder)
-            | {"PALAVER_DATABASE_URL": self.server or f"sqlite:{self.path}"}
-            | keys
-            | environment,
-        )
-        deadline = time.monotonic() + 60
-        while (code := self._nursery.ask(poll=born["pid"])["code"]) is None:
-            assert time.monotonic() < deadline, arguments
-            time.sleep(0.005)
-        return int(code)
-
-    def store(self, work: Callable[[Database], Any], keys: list[str] | None = None) -> Any:
-        keys = self.keys if keys is None else keys
-
-        async def run() -> Any:
-            database: Database
-            if self.server is None:
-                database = await SqliteDatabase.open(self.path, keys=keys)
-            else:
-                database = await PostgresDatabase.open(self.server, keys=keys)
-            try:
-                return await work(database)
-            finally:
-                await database.close()
-
-        return asyncio.run(run())
-
-    def look(self, keys: list[str] | None = None) -> tuple[bytes, list[str]]:
-        """Everything that can be seen, and what is wrong with it."""
-
-        async def work(database: Database) -> tuple[bytes, list[str]]:
-            wrong = [*await database.read(invariants.damage), *await broken(database)]
-            return await exported(database), wrong
-
-        return self.store(work, keys)
-
-    def keep(self) -> Callable[[], None]:
-        """What puts the closed database back as it is now."""
-        if self.server is not None:
-            return postgres.keep(self.server)
-        saved = self.folder / "saved"
-        shutil.copy(self.path, saved)
-
-        def start() -> None:
-            for file in self.folder.glob("palaver.db*"):
-                file.unlink()
-            shutil.copy(saved, self.path)
-
-        return start
-
-    def kill_at_every_commit(
-        self,
-        *arguments: str,
-        start: Callable[[], None],
-        check: Callable[[], None],
-        when_done: int = 0,
-    ) -> int:
-        """Kill the command at each of its commits, anew from the start; after each kill `check`, then finish and `check`.
-
-        Gives how many kills there were; afterwards stands what the last second run left. `when_done` is what it returns where the
-        one before had done all.
-        """
-        start()
-        counter = self.folder / "commits"
-        assert self.run(*arguments, COMMITS_FILE=str(counter)) == 0
-        commits = int(counter.read_text())
-        kills = 0
-        for at in range(1, commits + 1, -(-commits // self.most)):
-            start()
-            code = self.run(*arguments, CRASH_AT=str(at), CRASH_SIDE=self.side)
-            assert code in (0, -signal.SIGKILL), (self.folder / "log").read_text()[-2000:]
-            kills += code == -signal.SIGKILL
-            check()
-            if code == -signal.SIGKILL:
-                assert self.run(*arguments) in (0, when_done), (self.folder / "log").read_text()[-2000:]
-                check()
-        return kills
+@pytest.fixture
+def operator(nursery, server, tmp_path) -> Operator:
+    return Operator(nursery, tmp_path, server)
 
 
-@pytest.fixture(scope="module")
-def nursery(tmp_path_factory):
-    with Nursery(tmp_path_factory.mktemp("nursery")) as nursery:
-        yield nursery
-
-
-@pytest.fixture(params=["sqlite-before", "sqlite-after", "postgresql-after"])
-def operator(request, nursery, tmp_path) -> Iterator[Operator]:
-    kind, side = request.param.split("-")
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(postgres.fresh_database()) if kind == "postgresql" else None
-        yield Operator(nursery, tmp_path, server, side)
+# at every commit
 
 
 def test_import(operator):
@@ -178,7 +59,13 @@ def test_import(operator):
             json.loads(line)["message_count"] for line in lines if line.startswith(b'{"type":"session"')
         )
 
-    kills = operator.kill_at_every_commit("sessions", "import", "all.jsonl", start=start, check=check)
+    kills = operator.kill_at_every_commit(
+        *("sessions", "import", "all.jsonl"),
+        start=start,
+        check=check,
+        IMPORT_BATCH=str(LARGEST // 10),
+        IMPORT_LARGEST=str(LARGEST),
+    )
     assert kills >= 3
     assert operator.look()[0] == whole
 
@@ -189,7 +76,7 @@ def with_a_large_session(raw: bytes) -> bytes:
     at = max(number for number, line in enumerate(lines) if line.startswith(b'{"type":"session"'))
     rest = [line for line in lines[at + 1 : -1] if b'"type":"message"' not in line]
     message = next(json.loads(line) for line in lines[at:] if b'"type":"message"' in line)
-    count = intake.LARGEST + 2000
+    count = LARGEST + LARGEST // 10
     session = json.loads(lines[at]) | {"message_count": count, "next_position": count + 1}
     many = [
         orjson.dumps({**message, "position": number, "part": 0, "content": f"n {number}", "turn_id": None})
@@ -226,13 +113,18 @@ def test_erasing(operator):
     start = operator.keep()
     command = ("people", "erase", words["person"], "--yes")
     kills = operator.kill_at_every_commit(*command, start=start, check=check, when_done=1)
-    assert kills >= min(5, operator.most)
+    assert kills >= min(10, sum(operator.most.values()))
+    assert_forgotten(operator, "zanzibar", others="ada")
+
+
+def assert_forgotten(operator: Operator, name: str, *, others: str) -> None:
+    """No word of somebody is in the file, or can be seen on the server; all the others' are."""
     if operator.server is not None:
-        assert b"of zanzibar" not in operator.look()[0]
-        return
-    raw = b"".join(file.read_bytes() for file in operator.folder.glob("palaver.db*"))
-    assert b"of zanzibar" not in raw
-    assert b"of ada" in raw
+        raw = operator.look()[0]
+    else:
+        raw = b"".join(file.read_bytes() for file in operator.folder.glob("palaver.db*"))
+    assert f"of {name}".encode() not in raw
+    assert f"of {others}".encode() in raw
 
 
 def test_clean_up(operator):
@@ -295,5 +187,139 @@ def test_rotation(operator):
             assert operator.look([KEYS[1]])[0] == before
 
     kills = operator.kill_at_every_commit("keys", "rotate", start=start, check=check)
-    assert kills >= min(10, operator.most)
+    assert kills >= min(20, sum(operator.most.values()))
+    assert operator.look([KEYS[1]]) == (before, [])
+
+
+# at any moment
+
+
+def test_an_import_at_any_moment(operator):
+    """After each kill every session that is seen is complete, and a last run brings the rest."""
+
+    async def fill(database):
+        await database.write(
+            lambda tx: talk(tx, seed=1, turns=400, people=[f"p{number}" for number in range(30)])
+        )
+        return await exported(database)
+
+    operator.store(exported)
+    start = operator.keep()
+    whole = operator.store(fill)
+    complete = set(whole.splitlines())
+    (operator.folder / "all.jsonl").write_bytes(whole)
+
+    def check() -> None:
+        seen, wrong = operator.look()
+        assert wrong == []
+        assert set(seen.splitlines()[:-1]) <= complete
+
+    operator.kill_at_any_moment("sessions", "import", "all.jsonl", start=start, check=check)
+    assert operator.look() == (whole, [])
+
+
+def test_an_export_at_any_moment(operator):
+    """The file is there whole or not at all."""
+    file, half = operator.folder / "out.jsonl", operator.folder / "out.jsonl.part"
+
+    async def fill(database):
+        await database.write(lambda tx: talk(tx, seed=5, turns=400))
+        return await exported(database)
+
+    whole = operator.store(fill)
+
+    def check() -> None:
+        assert not file.exists() or file.read_bytes() == whole
+
+    command = ("sessions", "export", "-o", "out.jsonl")
+    operator.kill_at_any_moment(*command, "--force", start=lambda: file.unlink(missing_ok=True), check=check)
+    file.unlink()
+    killed = [operator.kill_when(half.name, *command) for _ in range(3)]
+    assert any(killed) and half.exists() and not file.exists()
+    assert operator.run(*command, "--force") == 0
+    assert file.read_bytes() == whole
+    assert not half.exists()
+
+
+def test_a_backup_at_any_moment(operator):
+    """The copy under the name is always a whole and sound one, and beside it nothing is left over."""
+    file, half = operator.folder / "copy.db", operator.folder / "copy.db.part"
+    operator.store(lambda database: database.write(lambda tx: talk(tx, seed=8, turns=400)))
+    command = ("backup", file.name, "--force")
+
+    def check() -> None:
+        assert backup.inspect(file).messages > 100
+
+    operator.kill_at_any_moment(*command, start=lambda: None, check=check)
+    killed = [operator.kill_when(half.name, *command) for _ in range(3)]
+    assert any(killed) and half.exists()
+    check()
+    assert operator.run(*command) == 0
+    check()
+    assert not list(operator.folder.glob("copy.db.part*"))
+    assert operator.look()[1] == []
+
+
+def test_erasing_at_any_moment(operator):
+    """Whatever was killed, the books hold, and in the end nothing of the person is in the database."""
+
+    async def fill(database):
+        await database.write(lambda tx: talk(tx, seed=6, turns=300, people=["zanzibar", "bob"]))
+        sql = "SELECT id FROM persons WHERE display_name = 'Name of zanzibar'"
+        return (await database.read(lambda tx: tx.row(sql)))["id"]
+
+    def check() -> None:
+        assert operator.look()[1] == []
+
+    person = operator.store(fill)
+    command = ("people", "erase", person, "--yes")
+    operator.kill_at_any_moment(*command, start=operator.keep(), check=check, when_done=1)
+    assert operator.run(*command) == 1, "nobody knows them any more"
+    assert_forgotten(operator, "zanzibar", others="bob")
+
+
+def test_a_clean_up_at_any_moment(operator):
+    """After each kill the books hold; a last run leaves nothing due, and what one alone would leave."""
+
+    async def fill(database):
+        await database.write(
+            lambda tx: talk(tx, seed=10, turns=400, people=[f"p{number}" for number in range(60)])
+        )
+        await database.write(
+            lambda tx: tx.execute(
+                "UPDATE sessions SET last_activity_at = last_activity_at - :age, ended_at = ended_at - :age",
+                {"age": 200 * 86_400_000},
+            )
+        )
+
+    def check() -> None:
+        assert operator.look()[1] == []
+
+    operator.store(fill)
+    start = operator.keep()
+    command = ("sessions", "cleanup")
+    assert operator.run(*command) == 0
+    wanted = operator.store(statuses)
+    assert "expired" in {end_reason for _, _, end_reason in wanted}
+    operator.kill_at_any_moment(*command, start=start, check=check)
+    assert set(json.loads(operator.said(*command, "--dry-run", "--json")).values()) == {0}
+    assert operator.store(statuses) == wanted
+
+
+def test_rotation_at_any_moment(operator):
+    """With both keys everything is readable after each kill; after the last run the new one is enough."""
+    operator.keys = [KEYS[0]]
+
+    async def fill(database):
+        await database.write(lambda tx: talk(tx, seed=9, turns=300))
+        return await exported(database)
+
+    before = operator.store(fill)
+    start = operator.keep()
+    operator.keys = [KEYS[1], KEYS[0]]
+
+    def check() -> None:
+        assert operator.look() == (before, [])
+
+    operator.kill_at_any_moment("keys", "rotate", start=start, check=check)
     assert operator.look([KEYS[1]]) == (before, [])
