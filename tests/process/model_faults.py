@@ -17,10 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests import postgres
 from tests.fakes.llm import Answer, Call, FakeLlm, Rule, Seen
 from tests.process.counterparties import memory_people
 from tests.process.daemon import Daemon, eventually, quick_settings
-from tests.process.invariants import FILLER, Findings, check, is_idle, read_rows
+from tests.process.invariants import FILLER, Findings, Store, check, is_idle, read_rows
 from tests.process.talk import Talk
 
 FAULTS = (
@@ -74,12 +75,14 @@ async def run(
     sessions: int = 10,
     probability: float = 0.3,
     seed: int = 1,
+    server: str | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
+    """`server`: the URL of an empty database on a PostgreSQL server; without one it is a file in the folder."""
     rng = random.Random(seed)
     began = time.monotonic()
     async with FakeLlm().running() as llm, memory_people() as people:
-        settings = quick_settings(folder / "palaver.db", {"main": people.account()})
+        settings = quick_settings(folder / "palaver.db", {"main": people.account()}, server=server)
         settings["agent"] = {
             "kind": "llm",
             "model": "openai:fake",
@@ -147,7 +150,7 @@ async def run(
     )
 
 
-def _details_shown(database: Path, shown: object) -> list[str]:
+def _details_shown(database: Store, shown: object) -> list[str]:
     """What the record tells of a failure is the operator's: none of it stands on anybody's screen, all of it in the record."""
     screens = str(shown)
     errors = read_rows(database, "SELECT ref, kind, message FROM errors")
@@ -175,9 +178,13 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=40)
     parser.add_argument("--probability", type=float, default=0.3)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
     arguments = parser.parse_args()
     seed = arguments.seed if arguments.seed is not None else random.randrange(1_000_000)
-    with tempfile.TemporaryDirectory(prefix="palaver-model-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="palaver-model-") as folder,
+        postgres.server_for(arguments.database) as server,
+    ):
         outcome = asyncio.run(
             run(
                 arguments.turns,
@@ -185,6 +192,7 @@ def main() -> int:
                 sessions=arguments.sessions,
                 probability=arguments.probability,
                 seed=seed,
+                server=server,
                 progress=lambda line: print(line, file=sys.stderr),
             )
         )

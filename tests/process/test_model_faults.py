@@ -10,12 +10,12 @@ from tests.process import model_faults
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 
 
-async def test_every_turn_ends_whatever_the_model_does(tmp_path: Path) -> None:
+async def test_every_turn_ends_whatever_the_model_does(server: str | None, tmp_path: Path) -> None:
     """401, 429, 5xx, hangs, broken and senseless answers: each turn ends in an answer or in a reference, in order and in time."""
     seed = random.SystemRandom().randrange(1_000_000)
-    outcome = await model_faults.run(150, tmp_path, sessions=15, seed=seed)
+    outcome = await model_faults.run(100, tmp_path, sessions=15, seed=seed, server=server)
     print(outcome.line())
     assert outcome.violations == [], f"seed {seed}"
-    assert outcome.faulty > 25
-    assert outcome.statuses["completed"] > 50
-    assert outcome.statuses["failed"] > 5
+    assert outcome.faulty > 15
+    assert outcome.statuses["completed"] > 30
+    assert outcome.statuses["failed"] > 2

@@ -75,21 +75,17 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def world(folder: Path, troubled: Any) -> AsyncIterator[World]:
+async def world(folder: Path, troubled: Any, server: str | None = None) -> AsyncIterator[World]:
     async with troubled() as people, memory_people() as calm_people:
         settings = quick_settings(
             folder / "palaver.db",
             {people.platform.name: people.account(), calm_people.platform.name: calm_people.account()},
+            server=server,
         )
         async with Daemon(folder, settings) as daemon:
             place = World(daemon, await Talk.begin(people, 3), await Talk.begin(calm_people, 2))
             await daemon.start()
-
-            async def both_hear() -> bool:
-                accounts = (await daemon.readiness()).get("accounts", {})
-                return all(one["state"] == "hearing" for one in accounts.values())
-
-            await eventually(both_hear, timeout_s=20, what="both accounts hearing")
+            await eventually(daemon.hears, timeout_s=20, what="both accounts hearing")
             for chat in place.troubled.chats:
                 await place.troubled.say(chat)
             await place.troubled.wait_answered(daemon, timeout_s=20)
@@ -144,9 +140,9 @@ async def test_telegram_429_storm(tmp_path: Path) -> None:
         assert (await people.remote.call("flood_report")).calls_inside_penalty == 0
 
 
-async def test_retry_after_is_kept_across_kill(tmp_path: Path) -> None:
+async def test_retry_after_is_kept_across_kill(server: str | None, tmp_path: Path) -> None:
     """kill -9 inside a penalty: the next process keeps quiet until its end too."""
-    async with world(tmp_path, telegram_people) as place:
+    async with world(tmp_path, telegram_people, server) as place:
         people = place.troubled.people
         assert isinstance(people, TelegramPeople)
         await people.remote.call("fault", kind="429", method="sendMessage", count=1, retry_after=6)
@@ -160,6 +156,8 @@ async def test_retry_after_is_kept_across_kill(tmp_path: Path) -> None:
         await asyncio.sleep(0.5)  # the hold is committed now
         place.daemon.kill()
         await place.daemon.start()
+        # On a server the accounts are the next process's only after the dead one's leases.
+        await eventually(place.daemon.hears, timeout_s=20, what="both accounts hearing")
         await place.troubled.say(chat)
         await place.settle()
         refusals = [

@@ -24,10 +24,12 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(90)]
 
 
 @contextlib.asynccontextmanager
-async def talking(folder: Path, *, sessions: int, **changes: Any) -> AsyncIterator[tuple[Talk, Daemon]]:
+async def talking(
+    folder: Path, *, sessions: int, server: str | None = None, **changes: Any
+) -> AsyncIterator[tuple[Talk, Daemon]]:
     """A daemon on the memory platform, not started yet, and people who may talk to it."""
     async with memory_people() as people:
-        settings = quick_settings(folder / "palaver.db", {"main": people.account()}) | changes
+        settings = quick_settings(folder / "palaver.db", {"main": people.account()}, server=server) | changes
         async with Daemon(folder, settings) as daemon:
             yield await Talk.begin(people, sessions), daemon
 
@@ -62,12 +64,14 @@ def run_once(folder: Path, *arguments: str, stdin: Any = subprocess.DEVNULL, **e
 # SIGTERM
 
 
-async def test_sigterm_drains_what_ends_in_time_and_keeps_the_rest(tmp_path: Path) -> None:
+async def test_sigterm_drains_what_ends_in_time_and_keeps_the_rest(
+    server: str | None, tmp_path: Path
+) -> None:
     """SIGTERM with 20 turns running: the quick ones are answered, the others stay as rows and are answered after the restart."""
-    async with talking(tmp_path, sessions=20, shutdown_after_s=3) as (talk, daemon):
+    async with talking(tmp_path, server=server, sessions=20, shutdown_after_s=3) as (talk, daemon):
         await daemon.start()
         for place, chat in enumerate(talk.chats):
-            await talk.say(chat, "delay=1" if place % 2 else "delay=8")
+            await talk.say(chat, "delay=1" if place % 2 else "delay=6")
 
         async def all_run() -> bool:
             return len(read_rows(daemon.database, "SELECT 1 FROM turns WHERE status = 'running'")) == 20
@@ -85,9 +89,9 @@ async def test_sigterm_drains_what_ends_in_time_and_keeps_the_rest(tmp_path: Pat
         assert await verdict(talk, daemon) == []
 
 
-async def test_second_sigterm_ends_at_once(tmp_path: Path) -> None:
+async def test_second_sigterm_ends_at_once(server: str | None, tmp_path: Path) -> None:
     """Who cannot wait sends a second SIGTERM; what ran stays as a row."""
-    async with talking(tmp_path, sessions=1, shutdown_after_s=30) as (talk, daemon):
+    async with talking(tmp_path, server=server, sessions=1, shutdown_after_s=30) as (talk, daemon):
         await daemon.start()
         await talk.say(script="delay=3")
 
@@ -107,9 +111,9 @@ async def test_second_sigterm_ends_at_once(tmp_path: Path) -> None:
         assert await verdict(talk, daemon) == []
 
 
-async def test_a_terminal_that_goes_away_ends_it_in_order(tmp_path: Path) -> None:
+async def test_a_terminal_that_goes_away_ends_it_in_order(server: str | None, tmp_path: Path) -> None:
     """SIGHUP, also twice, is an orderly end: what runs is answered, exit 0. Under nohup it is nothing."""
-    async with talking(tmp_path, sessions=1, shutdown_after_s=20) as (talk, daemon):
+    async with talking(tmp_path, server=server, sessions=1, shutdown_after_s=20) as (talk, daemon):
         ours = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup themselves
         try:
             await daemon.start()
@@ -139,9 +143,9 @@ async def test_a_terminal_that_goes_away_ends_it_in_order(tmp_path: Path) -> Non
         assert await verdict(talk, daemon) == []
 
 
-async def test_sigterm_before_it_is_ready(tmp_path: Path) -> None:
-    """A daemon stopped while it starts ends, whenever that is, and leaves a sound file."""
-    async with talking(tmp_path, sessions=1) as (talk, daemon):
+async def test_sigterm_before_it_is_ready(server: str | None, tmp_path: Path) -> None:
+    """A daemon stopped while it starts ends, whenever that is, and leaves a sound database."""
+    async with talking(tmp_path, server=server, sessions=1) as (talk, daemon):
         await talk.say()
         for wait_s in (0.05, 0.2, 0.3, 0.35, 0.4, 0.5):
             daemon.launch()
@@ -154,9 +158,9 @@ async def test_sigterm_before_it_is_ready(tmp_path: Path) -> None:
         assert await verdict(talk, daemon) == []
 
 
-async def test_frozen_and_thawed(tmp_path: Path) -> None:
+async def test_frozen_and_thawed(server: str | None, tmp_path: Path) -> None:
     """SIGSTOP for some seconds, in the middle of turns, is a pause and nothing else."""
-    async with talking(tmp_path, sessions=5) as (talk, daemon):
+    async with talking(tmp_path, server=server, sessions=5) as (talk, daemon):
         await daemon.start()
         for chat in talk.chats:
             await talk.say(chat, "delay=0.3 tool=clock")
