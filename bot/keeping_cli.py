@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import orjson
 import typer
@@ -26,6 +26,9 @@ from config.settings import Settings
 from sessions import audit, erasure, invariants, people, sealing
 from sessions.database.base import Database
 from sessions.errors import StoreUnavailable
+
+_LEAVING_TRIES: Final = 20
+"""Tenths of a second for a command that has just ended, or was killed, to be gone from the server as well."""
 
 people_cli = typer.Typer(help="See who the bot has met, and forget them.", no_args_is_help=True)
 keys_cli = typer.Typer(help="Encryption at rest: make keys and change them.", no_args_is_help=True)
@@ -165,11 +168,15 @@ def rotate(
     loaded = shell.load(config)
 
     async def check_alone(database: Database) -> None:
-        if others := await database.others():
-            raise StoreUnavailable(
-                f"others work on the database ({others} connections of Palaver's)",
-                "Stop every node first: one that does not know the new key could read nothing any more.",
-            )
+        others = 0
+        for _ in range(_LEAVING_TRIES):
+            if not (others := await database.others()):
+                return
+            await asyncio.sleep(0.1)
+        raise StoreUnavailable(
+            f"others work on the database ({others} connections of Palaver's)",
+            "Stop every node first: one that does not know the new key could read nothing any more.",
+        )
 
     async def rotate_all(database: Database) -> int:
         with progress_bar("Rotating") as bar:

@@ -98,7 +98,7 @@ async def test_everything_is_sent_when_many_notices_come_at_once(build):
         for wave in range(30):
             await asyncio.gather(*(house.deliver(f"{wave}.{n}", person=f"p{n}") for n in range(5)))
         await house.until_quiet()
-        assert house.delivery.channels_busy == 0
+        await house.until(lambda: house.delivery.channels_busy == 0)
         for n in range(5):
             assert house.shown(f"p{n}") == [f"echo: {wave}.{n}" for wave in range(30)]
 

@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 )
 
 from sessions import cleanup, inbox, lane, lifecycle, outbox, queue
+from sessions.database import postgres
 from sessions.database.base import Database, Transaction
 from sessions.errors import StaleClaim
 from sessions.models import Claim, ErrorRecord, StepRecord
@@ -644,6 +645,8 @@ class StoreMachine(RuleBasedStateMachine):
 
 @pytest.mark.timeout(machines.TIMEOUT_S)
 @pytest.mark.parametrize("store", list(DATABASES))
-def test_store_and_model_never_differ(store):
+def test_store_and_model_never_differ(store, monkeypatch):
     """Every row of steps leaves the tables as the model says; nothing is lost, doubled, out of order or miscounted."""
+    # A message that is there already is a race to the store, and lost each time: here there is nobody to wait for.
+    monkeypatch.setattr(postgres, "_FIRST_PAUSE_S", 0)
     machines.run(StoreMachine, store, EXAMPLES, steps=50)
