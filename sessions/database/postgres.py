@@ -641,7 +641,12 @@ def _run_in_savepoint(connection: Connection, operation: _Operation, tx: Postgre
         if connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
             raise RuntimeError("a failed statement was not reported, nothing of its transaction is stored")
     except BaseException as error:
-        if is_race(error) or is_connection_lost(error, connection) or is_plan_outdated(error):
+        if (
+            is_race(error)
+            or is_impatient(error)
+            or is_connection_lost(error, connection)
+            or is_plan_outdated(error)
+        ):
             raise
         operation.error = error
         tx.forget_deferred()

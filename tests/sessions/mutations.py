@@ -284,6 +284,13 @@ BREAKS = (
         POSTGRESQL,
     ),
     Break(
+        "who waits for another node fails in a batch that is taken apart",
+        "database/postgres.py",
+        "            or is_impatient(error)\n",
+        "",
+        POSTGRESQL,
+    ),
+    Break(
         "dead connections are lent again",
         "database/postgres_connections.py",
         "        self._pool.drain()",

@@ -6,6 +6,7 @@ In each race the first transaction has done its work and not committed yet when 
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -508,3 +509,31 @@ async def test_two_nodes_that_each_hold_what_the_other_wants_go_on_at_once(nodes
         await asyncio.gather(batch(nodes.one, "a", "b"), batch(nodes.two, "b", "a"))
     found = await nodes.one.read(lambda tx: [inbox.cursor(tx, ACCOUNT, name) for name in "ab"])
     assert set(found) <= {"first", "by a", "by b"}
+
+
+async def test_waiting_for_another_node_is_not_the_fault_of_what_waits(nodes):
+    """Beside one that fails, in a batch that is taken apart, a write that another node keeps waiting is done when that one is."""
+    await nodes.one.write(lambda tx: inbox.set_cursor(tx, ACCOUNT, "held", "0", NOW))
+    is_held = threading.Event()
+
+    def hold(tx: Transaction) -> None:
+        inbox.set_cursor(tx, ACCOUNT, "held", "first", NOW)
+        is_held.set()
+        time.sleep(1)
+
+    def fail(_: Transaction) -> None:
+        raise ZeroDivisionError
+
+    holding = asyncio.create_task(nodes.two.write(hold))
+    await asyncio.to_thread(is_held.wait, 10)
+    busy = asyncio.create_task(nodes.one.write(lambda tx: tx.row("SELECT pg_sleep(0.1) AS x")))
+    await asyncio.sleep(0.05)  # what comes now shares the next commit
+    failed, waited = await asyncio.gather(
+        nodes.one.write(fail),
+        nodes.one.write(lambda tx: inbox.set_cursor(tx, ACCOUNT, "held", "second", NOW)),
+        return_exceptions=True,
+    )
+    assert isinstance(failed, ZeroDivisionError)
+    assert waited is None
+    await asyncio.gather(holding, busy)
+    assert await nodes.one.read(lambda tx: inbox.cursor(tx, ACCOUNT, "held")) == "second"
