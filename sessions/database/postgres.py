@@ -196,11 +196,13 @@ class PostgresDatabase:
 
     dialect: Literal["postgresql"] = "postgresql"
 
-    def __init__(self, connections: Connections, *, writers: int, readers: int) -> None:
-        self.where = connections.where
+    def __init__(self, url: str, limits: Limits, *, writers: int, readers: int) -> None:
+        # Two pools: each lends its connections in turn, and a process of the server is quicker at what it did last.
+        self._connections = Connections(url, limits, most=writers + 1)
+        self._reading = Connections(url, limits, most=readers)
+        self.where = self._connections.where
         self.seal: Seal = PLAIN
         self.row_security = RowSecurity()
-        self._connections = connections
         # One more than lines, for what takes long.
         self._writers = ThreadPoolExecutor(writers + 1, thread_name_prefix="postgres-writer")
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="postgres-reader")
@@ -233,8 +235,7 @@ class PostgresDatabase:
 
         Raises: StoreUnavailable (also for keys that do not fit), NothingStored, StoreCorrupt (another program's tables), SchemaTooNew.
         """
-        connections = Connections(url, limits or Limits(), most=writers + 1 + readers)
-        database = cls(connections, writers=writers, readers=readers)
+        database = cls(url, limits or Limits(), writers=writers, readers=readers)
         await database._start(lambda: database._prepare(now(), keys, reader_role, may_be_new=may_be_new))
         if await database._answer_s() > NEAR_S:
             database._line_count = writers
@@ -253,14 +254,14 @@ class PostgresDatabase:
 
         Raises: StoreUnavailable (also for an older schema, and keys that do not fit), SchemaTooNew.
         """
-        database = cls(Connections(url, limits or Limits()), writers=1, readers=1)
+        database = cls(url, limits or Limits(), writers=1, readers=1)
         await database._start(lambda: database._look(keys, reader_role))
         return database
 
     @classmethod
     async def bring_up_to_date(cls, url: str, *, reader_role: str | None = None) -> None:
         """Migrate the schema and set up row security, without a look at what is in it. Raises: as `open`, but for keys."""
-        database = cls(Connections(url, Limits()), writers=1, readers=1)
+        database = cls(url, Limits(), writers=1, readers=1)
         await database._start(lambda: database._prepare(int(time.time() * 1000), None, reader_role))
         await database.close()
 
@@ -314,7 +315,7 @@ class PostgresDatabase:
         """Seconds until the server answers when it has nothing to do."""
 
         def ask() -> float:
-            with self._connections.lent() as connection:
+            with self._reading.lent() as connection:
                 began = time.perf_counter()
                 connection.statements.command("SELECT 1")
                 return time.perf_counter() - began
@@ -332,10 +333,10 @@ class PostgresDatabase:
         self._check_open()
 
         def run() -> int:
-            with self._connections.lent() as connection:
+            with self._reading.lent() as connection:
                 row = connection.execute(
                     f"SELECT COUNT(*) AS n FROM pg_stat_activity WHERE {OURS} AND pid <> ALL (CAST($1 AS int[]))",
-                    [self._connections.processes()],
+                    [self._connections.processes() + self._reading.processes()],
                 ).fetchone()
             return int(row["n"]) if row is not None else 0
 
@@ -360,6 +361,7 @@ class PostgresDatabase:
         await asyncio.to_thread(self._writers.shutdown)
         await asyncio.to_thread(self._readers.shutdown)
         await asyncio.to_thread(self._connections.close)
+        await asyncio.to_thread(self._reading.close)
 
     def _check_open(self) -> None:
         if self._closing is not None:
@@ -392,7 +394,7 @@ class PostgresDatabase:
     def _read(self, work: Callable[[Transaction], T]) -> T:
         for attempt in range(1, MOST_TRIES + 1):
             try:
-                with self._connections.lent() as connection:
+                with self._reading.lent() as connection:
                     result = work(
                         self._transaction(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                     )
@@ -423,7 +425,7 @@ class PostgresDatabase:
                     batch[0].error = self._final(error)
                     return
                 if is_connection_lost(error) or is_plan_outdated(error):
-                    self._connections.renew()
+                    self._renew()
                 if is_impatient(error):
                     break
             else:
@@ -447,10 +449,14 @@ class PostgresDatabase:
                 operation.error = None
                 return
 
+    def _renew(self) -> None:
+        self._connections.renew()
+        self._reading.renew()
+
     def _may_try_again(self, error: BaseException, attempt: int) -> bool:
         """Decide, and wait a moment where that helps."""
         if is_connection_lost(error) or is_plan_outdated(error):
-            self._connections.renew()  # the server was restarted: the rest of them are dead as well
+            self._renew()  # the server was restarted: the rest of them are dead as well
             return attempt <= 2
         if is_race(error) and attempt < MOST_TRIES:
             time.sleep(random.uniform(0, _FIRST_PAUSE_S * 2**attempt))

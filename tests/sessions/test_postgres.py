@@ -567,7 +567,7 @@ async def test_others_are_counted_and_not_locked_out():
         await database.read(lambda tx: tx.rows("SELECT 1 AS one"))
         assert await database.others() == 0
         beside = await PostgresDatabase.open_beside(f"{url}?application_name=node-2")
-        assert await database.others() == 1
+        assert await database.others() > 0
         await beside.close()
         while await database.others():  # the server takes a moment to notice
             await asyncio.sleep(0.01)
