@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 PEERS := .venv-bench
 # Further arguments for the program that a target starts: make run ARGS='--config palaver.toml'
 ARGS ?=
-JOBS ?= 3
+JOBS ?= 4
 CYCLES ?= 200
 TURNS ?= 10000
 BUILD_REQUIREMENTS := requirements.txt requirements-build.txt
@@ -50,7 +50,7 @@ check: $(VENV)/.dev ## lint, format, types, and which package may import which
 	$(BIN)/mypy --no-error-summary $(CHECKED)
 	$(BIN)/lint-imports --no-logo
 
-test: $(VENV)/.dev ## the test suite (JOBS=3 processes: many tests only wait)
+test: $(VENV)/.dev ## the test suite (JOBS=4 processes: many tests only wait)
 	$(BIN)/pytest -n $(JOBS) --dist=worksteal --session-timeout=900 --inline-snapshot=disable $(ARGS)
 
 bench: $(VENV)/.dev $(PEERS)/.installed ## every claim about speed, measured here; ARGS='search' for one

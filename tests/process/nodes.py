@@ -5,7 +5,7 @@ Owns nothing of what they do: a node is a `Daemon` with the others' database. Le
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,8 +21,18 @@ from tests.process.talk import Talk
 class Fleet:
     """Nodes by name, in folders of their own."""
 
-    def __init__(self, folder: Path, url: str, people: Counterparty, **sections: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        people: Counterparty,
+        *,
+        make: Callable[..., Daemon] = Daemon,
+        **sections: Any,
+    ) -> None:
+        """`make` is what makes a daemon of a folder and settings."""
         self.url = url
+        self._make = make
         self.people = people
         self._folder = folder
         self._sections = sections
@@ -44,7 +54,7 @@ class Fleet:
 
     def add(self, name: str, **sections: Any) -> Daemon:
         """A node, not started yet."""
-        self.nodes[name] = Daemon(self._folder / name, self.settings(name, **sections), name=name)
+        self.nodes[name] = self._make(self._folder / name, self.settings(name, **sections), name=name)
         return self.nodes[name]
 
     async def start(self, *names: str, **sections: Any) -> list[Daemon]:

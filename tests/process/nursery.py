@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -76,7 +77,10 @@ class NurseryDaemon(Daemon):
         super().__init__(*arguments, **named)
         self._nursery = nursery
 
-    def launch(self, *arguments: str, command: Any = (), **environment: str) -> None:
+    def launch(self, *arguments: str, command: Sequence[str] = (), **environment: str) -> None:
+        if command:  # another program than the nursery has
+            super().launch(*arguments, command=command, **environment)
+            return
         self._reap()
         self._log_from = self.log.stat().st_size if self.log.exists() else 0
         self.port = 0

@@ -6,6 +6,7 @@ import json
 import random
 import signal
 import time
+from functools import partial
 from urllib.parse import urlsplit
 
 import psycopg
@@ -19,16 +20,28 @@ from tests.process.counterparties import PEOPLE
 from tests.process.daemon import LEASE_S, eventually
 from tests.process.invariants import check
 from tests.process.nodes import Fleet, answered_after
+from tests.process.nursery import NurseryDaemon
 from tests.process.talk import Talk
 
 TAKEOVER_S = LEASE_S + 5
 
 
+@pytest.fixture
+def make(nursery):
+    """Nodes that start quickly."""
+    return partial(NurseryDaemon, nursery)
+
+
+@pytest.fixture
+def fleet(make):
+    return partial(make_fleet, make)
+
+
 @contextlib.asynccontextmanager
-async def fleet(folder, platform="telegram", **sections):
+async def make_fleet(make, folder, platform="telegram", **sections):
     postgres.skip_without_server()
     with postgres.fresh_database() as url:
-        async with PEOPLE[platform]() as people, Fleet(folder, url, people, **sections) as nodes:
+        async with PEOPLE[platform]() as people, Fleet(folder, url, people, make=make, **sections) as nodes:
             yield nodes, await Talk.begin(people, 3)
 
 
@@ -48,7 +61,7 @@ async def violations(nodes, talk, *, excused=()):
 
 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
-async def test_the_next_node_takes_over(tmp_path, fault):
+async def test_the_next_node_takes_over(fleet, tmp_path, fault):
     """The owner dies or freezes in the middle of a turn: within the lease and five seconds the other node answers, that turn too."""
     async with fleet(tmp_path) as (nodes, talk):
         await nodes.start("one", "two")
@@ -75,7 +88,7 @@ async def test_the_next_node_takes_over(tmp_path, fault):
         assert await violations(nodes, talk) == []
 
 
-async def test_a_node_that_stops_gives_its_accounts_back(tmp_path):
+async def test_a_node_that_stops_gives_its_accounts_back(fleet, tmp_path):
     """SIGTERM at the owner: the other hears long before the lease could end, the running turn is finished, nothing is lost."""
     async with fleet(tmp_path, node={"lease_s": 60}) as (nodes, talk):
         await nodes.start("one", "two")
@@ -94,7 +107,7 @@ async def test_a_node_that_stops_gives_its_accounts_back(tmp_path):
         assert await violations(nodes, talk) == []
 
 
-async def test_a_node_cut_off_from_the_platform_passes_its_account_on(tmp_path):
+async def test_a_node_cut_off_from_the_platform_passes_its_account_on(fleet, tmp_path):
     """The owner reaches the database but not the platform any more: another node hears and answers; nothing is lost or doubled."""
     async with fleet(tmp_path, node={"pass_on_after_s": 2}) as (nodes, talk):
         account = nodes.people.account()
@@ -121,7 +134,7 @@ async def test_a_node_cut_off_from_the_platform_passes_its_account_on(tmp_path):
         assert await violations(nodes, talk) == []
 
 
-async def test_one_node_polls_at_any_time(tmp_path):
+async def test_one_node_polls_at_any_time(fleet, tmp_path):
     """Two nodes, one token: Telegram never meets a second poller, at the start, in peace and at a handover."""
     async with fleet(tmp_path) as (nodes, talk):
         await nodes.start("one", "two")
@@ -140,7 +153,7 @@ async def test_one_node_polls_at_any_time(tmp_path):
         assert account["heard_by"].startswith(other.config.stem)
 
 
-async def test_a_fleet_with_divided_roles_answers(tmp_path):
+async def test_a_fleet_with_divided_roles_answers(fleet, tmp_path):
     """One node hears, another runs the turns, a third sends: what is said is answered, and each does its part only."""
     async with fleet(tmp_path, "memory") as (nodes, talk):
         for role in ("intake", "turns", "delivery"):
@@ -174,7 +187,7 @@ async def test_a_fleet_with_divided_roles_answers(tmp_path):
         assert [await node.stop() for node in nodes.nodes.values()] == [0, 0, 0]
 
 
-async def test_a_node_without_its_database_stops_in_time(tmp_path):
+async def test_a_node_without_its_database_stops_in_time(fleet, tmp_path):
     """The network between the owner and the database is cut: it stops hearing, says so, the other takes over, and it heals."""
     async with fleet(tmp_path) as (nodes, talk):
         port = psycopg.conninfo.conninfo_to_dict(nodes.url)["port"]
@@ -195,7 +208,7 @@ async def test_a_node_without_its_database_stops_in_time(tmp_path):
         assert await violations(nodes, talk) == []
 
 
-async def test_a_database_that_only_reads_is_not_ready(tmp_path):
+async def test_a_database_that_only_reads_is_not_ready(fleet, tmp_path):
     """What was the primary takes nothing any more but answers: /readyz says so, nothing is acknowledged, and it heals."""
     async with fleet(tmp_path) as (nodes, talk):
         (node,) = await nodes.start("one")
@@ -229,7 +242,7 @@ async def test_a_database_that_only_reads_is_not_ready(tmp_path):
 
 
 @pytest.mark.parametrize("direction", [signal.SIGUSR1, signal.SIGUSR2], ids=["ahead", "back"])
-async def test_a_clock_that_is_moved_by_an_hour_moves_nothing_else(tmp_path, direction):
+async def test_a_clock_that_is_moved_by_an_hour_moves_nothing_else(fleet, tmp_path, direction):
     """The owner's clock jumps in the middle of a turn: it stays the owner, what it does is answered, and after its death the
     other node, an hour apart, takes over as soon as ever.
     """
@@ -265,7 +278,7 @@ async def test_a_clock_that_is_moved_by_an_hour_moves_nothing_else(tmp_path, dir
         assert [one for one in found if not one.endswith("turns ended out of order")] == []
 
 
-async def test_restarting_one_after_the_other_loses_nothing(tmp_path):
+async def test_restarting_one_after_the_other_loses_nothing(fleet, tmp_path):
     """People write all the time while each node is stopped and started again: each is answered once, in order, soon."""
     async with fleet(tmp_path, "memory", node={"lease_s": 60}) as (nodes, talk):
         await nodes.start("one", "two")
@@ -295,7 +308,7 @@ async def test_restarting_one_after_the_other_loses_nothing(tmp_path):
         assert await violations(nodes, talk) == []
 
 
-async def test_a_webhook_that_meets_the_wrong_node_comes_again(tmp_path):
+async def test_a_webhook_that_meets_the_wrong_node_comes_again(fleet, tmp_path):
     """Two of three calls reach nodes that do not hear the account, one of which then becomes the owner: all is answered, in order."""
     async with Balancer() as balancer:
         account = {"main": {"webhook_url": balancer.url}}
@@ -318,13 +331,13 @@ async def test_a_webhook_that_meets_the_wrong_node_comes_again(tmp_path):
             assert await violations(nodes, talk) == []
 
 
-async def test_what_the_owner_has_no_place_for_runs_elsewhere_at_once(tmp_path):
+async def test_what_the_owner_has_no_place_for_runs_elsewhere_at_once(make, tmp_path):
     """One node hears everybody and has two places for turns: the other node runs as many beside it, and nobody waits for long."""
     postgres.skip_without_server()
     with postgres.fresh_database() as url:
         async with (
             PEOPLE["memory"]() as people,
-            Fleet(tmp_path, url, people, turns={"max_running": 2}) as nodes,
+            Fleet(tmp_path, url, people, make=make, turns={"max_running": 2}) as nodes,
         ):
             talk = await Talk.begin(people, 4)
             await nodes.start("one", "two")
@@ -342,7 +355,7 @@ async def test_what_the_owner_has_no_place_for_runs_elsewhere_at_once(tmp_path):
             assert await violations(nodes, talk) == []
 
 
-async def test_the_pace_is_the_fleets(tmp_path):
+async def test_the_pace_is_the_fleets(fleet, tmp_path):
     """One message a second for the account: also over a takeover, the next owner counts what the one before has sent."""
     pace = {"main": {"pace": {"per_account_per_s": 1.0}}}
     async with fleet(tmp_path, "memory", accounts=pace) as (nodes, talk):

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 LEASE_MS = 3_600_000
 """No lease ends by itself, however slow the machine is: the model knows nothing of the server's clock."""
-EXAMPLES = {"sqlite": 80, "postgresql": 8}
+EXAMPLES = {"sqlite": 50, "postgresql": 12}
 QUICK = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """Memory, where there is such a folder: what the machine compares is not how durable a disk is, and it commits thousands of times."""
 
