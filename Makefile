@@ -66,9 +66,9 @@ kill-loop: $(VENV)/.dev ## kill -9 at random moments, CYCLES=200 per adapter
 	$(BIN)/python -m tests.process.fleet_load --sessions 1000 --messages 10
 	$(BIN)/python -m tests.process.fleet_load --nodes 2 --sessions 300 --messages 10 --distance-ms 1
 
-crash-points: $(VENV)/.dev ## a crash before and after every commit of a scenario, on each adapter; every sixth on PostgreSQL
+crash-points: $(VENV)/.dev ## a crash before and after every commit of a scenario, on each adapter; every eighth on PostgreSQL
 	$(BIN)/python -m tests.process.crash_points $(ARGS)
-	$(BIN)/python -m tests.process.crash_points --database postgresql --every 6 $(ARGS)
+	$(BIN)/python -m tests.process.crash_points --database postgresql --every 8 $(ARGS)
 
 model-faults: $(VENV)/.dev ## TURNS=10000 turns on a model that fails three times of ten
 	$(BIN)/python -m tests.process.model_faults --turns $(TURNS) $(ARGS)
