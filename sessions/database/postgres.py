@@ -49,8 +49,8 @@ from sessions.database.postgres_errors import (
     NO_SCHEMA,
     NO_SCHEMA_HINT,
     is_connection_lost,
+    is_connection_useless,
     is_impatient,
-    is_plan_outdated,
     is_race,
     translated,
 )
@@ -198,9 +198,9 @@ class PostgresDatabase:
 
     def __init__(self, url: str, limits: Limits, *, writers: int, readers: int) -> None:
         # Two pools: each lends its connections in turn, and a process of the server is quicker at what it did last.
-        self._connections = Connections(url, limits, most=writers + 1)
+        self._writing = Connections(url, limits, most=writers + 1)
         self._reading = Connections(url, limits, most=readers)
-        self.where = self._connections.where
+        self.where = self._writing.where
         self.seal: Seal = PLAIN
         self.row_security = RowSecurity()
         # One more than lines, for what takes long.
@@ -267,7 +267,7 @@ class PostgresDatabase:
 
     async def _start(self, check: Callable[[], None]) -> None:
         try:
-            await self._in_thread(self._writers, self._connections.check_kept)
+            await self._in_thread(self._writers, self._writing.check_kept)
             await self._in_thread(self._writers, check)
         except BaseException:
             await self.close()
@@ -301,7 +301,7 @@ class PostgresDatabase:
         whole = whole and not await self.others()
 
         def run() -> bool:
-            with self._connections.lent(is_patient=True) as connection:
+            with self._writing.lent(is_patient=True) as connection:
                 connection.execute("SET statement_timeout = 0")
                 try:
                     connection.execute("VACUUM (FULL)" if whole else "VACUUM")
@@ -336,7 +336,7 @@ class PostgresDatabase:
             with self._reading.lent() as connection:
                 row = connection.execute(
                     f"SELECT COUNT(*) AS n FROM pg_stat_activity WHERE {OURS} AND pid <> ALL (CAST($1 AS int[]))",
-                    [self._connections.processes() + self._reading.processes()],
+                    [self._writing.processes() + self._reading.processes()],
                 ).fetchone()
             return int(row["n"]) if row is not None else 0
 
@@ -360,7 +360,7 @@ class PostgresDatabase:
             await asyncio.wait(list(self._flushers))
         await asyncio.to_thread(self._writers.shutdown)
         await asyncio.to_thread(self._readers.shutdown)
-        await asyncio.to_thread(self._connections.close)
+        await asyncio.to_thread(self._writing.close)
         await asyncio.to_thread(self._reading.close)
 
     def _check_open(self) -> None:
@@ -421,11 +421,11 @@ class PostgresDatabase:
                     operation.error = self._final(error)
                 return
             except BaseException as error:  # noqa: BLE001 - it belongs to one of them; the next step finds out to which
-                if len(batch) == 1 and not self._may_try_again(error, 1):
+                if len(batch) > 1:
+                    self._renew_after(error)
+                elif not self._may_try_again(error, 1):
                     batch[0].error = self._final(error)
                     return
-                if is_connection_lost(error) or is_plan_outdated(error):
-                    self._renew()
                 if is_impatient(error):
                     break
             else:
@@ -449,14 +449,17 @@ class PostgresDatabase:
                 operation.error = None
                 return
 
-    def _renew(self) -> None:
-        self._connections.renew()
+    def _renew_after(self, error: BaseException) -> bool:
+        """Replace all connections if one turned out to be of no use: the server was restarted, or its schema has changed."""
+        if not is_connection_useless(error):
+            return False
+        self._writing.renew()
         self._reading.renew()
+        return True
 
     def _may_try_again(self, error: BaseException, attempt: int) -> bool:
         """Decide, and wait a moment where that helps."""
-        if is_connection_lost(error) or is_plan_outdated(error):
-            self._renew()  # the server was restarted: the rest of them are dead as well
+        if self._renew_after(error):
             return attempt <= 2
         if is_race(error) and attempt < MOST_TRIES:
             time.sleep(random.uniform(0, _FIRST_PAUSE_S * 2**attempt))
@@ -465,7 +468,7 @@ class PostgresDatabase:
 
     def _transact(self, batch: list[_Operation], *, in_savepoints: bool = False) -> None:
         """Run operations in one transaction. Whatever it raises, nothing is stored, except with _OutcomeUnknown."""
-        with self._connections.lent() as connection:
+        with self._writing.lent() as connection:
             tx = self._transaction(connection, "BEGIN")
             if len(batch) > 1:
                 tx.defer(_IMPATIENT)
@@ -510,7 +513,7 @@ class PostgresDatabase:
         try:
             while self._migrate_once(now, may_be_new=may_be_new):
                 pass
-            with self._connections.lent() as connection:
+            with self._writing.lent() as connection:
                 connection.execute("BEGIN")
                 connection.execute("SELECT pg_advisory_xact_lock($1)", [_MIGRATION_LOCK])
                 postgres_scopes.check_whole(connection, self.where)
@@ -545,7 +548,7 @@ class PostgresDatabase:
 
         self.seal = self._read(look) or PLAIN
         try:
-            with self._connections.lent() as connection:
+            with self._writing.lent() as connection:
                 postgres_scopes.check_whole(connection, self.where)
                 self.row_security = postgres_scopes.look(connection, reader_role)
         except psycopg.Error as error:
@@ -562,7 +565,7 @@ class PostgresDatabase:
 
     def _migrate_once(self, now: int, *, may_be_new: bool) -> bool:
         """Run the next migration, if there is one, in a transaction of its own."""
-        with self._connections.lent(is_patient=True) as connection:
+        with self._writing.lent(is_patient=True) as connection:
             connection.execute("BEGIN")
             connection.execute("SET LOCAL lock_timeout = 0")
             connection.execute("SET LOCAL statement_timeout = 0")
@@ -647,12 +650,7 @@ def _run_in_savepoint(connection: Connection, operation: _Operation, tx: Postgre
         if connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
             raise RuntimeError("a failed statement was not reported, nothing of its transaction is stored")
     except BaseException as error:
-        if (
-            is_race(error)
-            or is_impatient(error)
-            or is_connection_lost(error, connection)
-            or is_plan_outdated(error)
-        ):
+        if is_race(error) or is_impatient(error) or is_connection_useless(error, connection):
             raise
         operation.error = error
         tx.forget_deferred()

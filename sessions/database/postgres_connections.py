@@ -25,8 +25,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 from sessions.database import postgres_values
 from sessions.database.postgres_errors import (
     POOLER_HINT,
-    is_connection_lost,
-    is_plan_outdated,
+    is_connection_useless,
     translated,
     unreachable,
 )
@@ -164,11 +163,7 @@ class Connections:
         try:
             yield connection
         except BaseException as error:
-            if (
-                is_connection_lost(error, connection)
-                or is_plan_outdated(error)
-                or not _rolled_back(connection)
-            ):
+            if is_connection_useless(error, connection) or not _rolled_back(connection):
                 connection.close()
             raise
         finally:

@@ -117,7 +117,12 @@ def is_connection_lost(error: BaseException, connection: psycopg.Connection[Any]
     )
 
 
-def is_plan_outdated(error: BaseException) -> bool:
+def is_connection_useless(error: BaseException, connection: psycopg.Connection[Any] | None = None) -> bool:
+    """With a new connection the same may go through: this one is lost, or what it has prepared is out of date."""
+    return is_connection_lost(error, connection) or _is_plan_outdated(error)
+
+
+def _is_plan_outdated(error: BaseException) -> bool:
     """What was prepared before does not fit any more, and a new connection is needed: another node has migrated the schema, or
     somebody between us and the server has forgotten the statement.
     """

@@ -52,9 +52,6 @@ class Into(End, Protocol):
     def begin_after(self, table: str, highest: int) -> None:
         """New ids are greater than this."""
 
-    def empty(self, tables: Sequence[str]) -> None:
-        """Remove every row there is."""
-
 
 class FileEnd:
     """A SQLite file, read or filled. The triggers stay out of it: what they would count is moved as it is."""
@@ -109,9 +106,6 @@ class FileEnd:
             self._connection.execute(
                 "INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, highest)
             )
-
-    def empty(self, tables: Sequence[str]) -> None:
-        raise NotImplementedError("a file is made anew instead")
 
     def end(self) -> list[str]:
         """Bring the triggers back and commit; gives rows whose counterpart is missing, which then are not stored."""

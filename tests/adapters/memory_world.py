@@ -9,6 +9,7 @@ from adapters.memory.adapter import CAPABILITIES
 from adapters.messages import InboundMessage, Sender, Target
 from config.names import AccountId, ChannelId, PlatformMessageId, PlatformUserId
 from config.settings import AccountSettings
+from tests.conformance.adapter_worlds import QuietWire
 from tests.fakes.memory import Counterparty, serve
 
 ACCOUNT = AccountId("memory.main")
@@ -19,7 +20,7 @@ SUPPORTS = frozenset({"lose_answer", "rate_limit", "refuse", "outage", "edit", "
 
 
 @dataclass
-class RoomWorld:
+class RoomWorld(QuietWire):
     name: str
     room: Room
     adapter: MemoryAdapter
@@ -60,9 +61,6 @@ class RoomWorld:
     async def poison(self) -> None:
         self.adapter.say_nonsense()
 
-    async def press(self, label: str) -> None:
-        raise NotImplementedError("there are no buttons in a room")
-
 
 @asynccontextmanager
 async def memory_world(*, is_idempotent: bool = False) -> AsyncIterator[RoomWorld]:
@@ -87,7 +85,7 @@ async def idempotent_memory_world() -> AsyncIterator[RoomWorld]:
 
 
 @dataclass
-class BridgeWorld:
+class BridgeWorld(QuietWire):
     counterparty: Counterparty
     adapter: MemoryAdapter
     name: str = "memory-http"
@@ -114,9 +112,6 @@ class BridgeWorld:
 
     async def poison(self) -> None:
         self.counterparty.poison()
-
-    async def press(self, label: str) -> None:
-        raise NotImplementedError("there are no buttons in a room")
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ from adapters.terminal.screen import RawInput, Screen
 from adapters.terminal.surface import Surface, texts
 from config.names import AccountId, PlatformMessageId
 from config.settings import AccountSettings
+from tests.conformance.adapter_worlds import QuietWire
 
 ACCOUNT = AccountId("terminal.local")
 COMMANDS = (CommandSpec("help", "What this bot does"), CommandSpec("history", "What was said", "count"))
@@ -71,7 +72,7 @@ def adapter_on(surface: Surface, *, longest_answer_s: float = 30) -> TerminalAda
 
 
 @dataclass
-class TerminalWorld:
+class TerminalWorld(QuietWire):
     name: str
     adapter: TerminalAdapter
     keyboard: int
@@ -107,24 +108,6 @@ class TerminalWorld:
         async with asyncio.timeout(timeout_s):
             while text not in self.screen.plain():
                 await asyncio.sleep(0.01)
-
-    async def lose_next_answer(self) -> None:
-        raise NotImplementedError("a screen gives no answers that could be lost")
-
-    async def rate_limit_next(self, retry_after_s: float) -> None:
-        raise NotImplementedError("a screen has no pace")
-
-    async def refuse_next(self) -> None:
-        raise NotImplementedError("a screen refuses nothing")
-
-    async def outage(self, on: bool) -> None:
-        raise NotImplementedError("a screen is never away")
-
-    async def poison(self) -> None:
-        raise NotImplementedError("every line can be read")
-
-    async def press(self, label: str) -> None:
-        raise NotImplementedError("there are no buttons on a terminal")
 
 
 @asynccontextmanager

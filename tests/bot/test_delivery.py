@@ -223,6 +223,13 @@ async def test_a_wait_that_the_platform_asks_for_is_kept(build, scope, other_wai
     assert house.shown() == ["echo: one", "echo: two"]
 
 
+async def held(house, room):
+    """Somebody writes, and the platform asks for quiet instead of taking the answer; when that was."""
+    await house.deliver("one")
+    await house.until(lambda: house.rows("SELECT 1 AS x FROM holds"))
+    return room.calls[0][3]
+
+
 @pytest.mark.parametrize("scope", ["channel", "account"])
 async def test_a_wait_is_kept_over_a_restart(build, scope):
     """A process that starts inside the penalty keeps quiet for the rest of it, for new replies too."""
@@ -230,13 +237,7 @@ async def test_a_wait_is_kept_over_a_restart(build, scope):
     room.sends.append(RateLimited(ACCOUNT, "slow down", 1.2, scope))
     house = build(room=room)
     async with house.running(send_s=0):
-        await house.deliver("one")
-
-        async def is_held():
-            return await house.rows("SELECT 1 AS x FROM holds")
-
-        await house.until(is_held)
-        asked = room.calls[0][3]
+        asked = await held(house, room)
     again = build(room=room)
     async with again.running():
         await again.deliver("two")
@@ -252,13 +253,7 @@ async def test_nothing_goes_out_before_it_is_known_how_long_to_keep_quiet(build,
     room.sends.append(RateLimited(ACCOUNT, "slow down", 1.2, "account"))
     house = build(room=room)
     async with house.running(send_s=0):
-        await house.deliver("one")
-
-        async def is_held():
-            return await house.rows("SELECT 1 AS x FROM holds")
-
-        await house.until(is_held)
-        asked = room.calls[0][3]
+        asked = await held(house, room)
     recover = Delivery._recover
 
     async def late(delivery, account):

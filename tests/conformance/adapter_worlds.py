@@ -10,6 +10,8 @@ from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from typing import Protocol, cast
 
+import pytest
+
 from adapters.base import Adapter
 from adapters.messages import Target
 from config.names import PlatformMessageId
@@ -47,6 +49,28 @@ class AdapterWorld(Protocol):
 
     async def press(self, label: str) -> None:
         """The person presses the button of that label under the bot's last message. Only where there are buttons."""
+
+
+class QuietWire:
+    """For worlds whose wire cannot be made to do some of it: a test that asks all the same has not looked at `supports`."""
+
+    async def lose_next_answer(self) -> None:
+        pytest.fail("no answer can be lost here")
+
+    async def rate_limit_next(self, retry_after_s: float) -> None:
+        pytest.fail("nobody limits the pace here")
+
+    async def refuse_next(self) -> None:
+        pytest.fail("nothing is refused here")
+
+    async def outage(self, on: bool) -> None:
+        pytest.fail("nothing is ever away here")
+
+    async def poison(self) -> None:
+        pytest.fail("everything can be read here")
+
+    async def press(self, label: str) -> None:
+        pytest.fail("there are no buttons here")
 
 
 WorldFactory = Callable[[], AbstractAsyncContextManager[AdapterWorld]]

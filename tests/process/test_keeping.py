@@ -6,6 +6,7 @@ before and after some of them; and these, export and backup at any moment.
 
 import contextlib
 import json
+from collections.abc import Callable
 from typing import Final
 
 import orjson
@@ -169,17 +170,23 @@ async def statuses(database: Database) -> list[tuple[str, str, str | None]]:
     return [(row["id"], row["status"], row["end_reason"]) for row in rows]
 
 
-def test_rotation(operator):
-    """With both keys everything reads the same after each kill; after the second run the new key is enough, the old one useless."""
+def under_the_old_key(operator: Operator, *, turns: int) -> tuple[bytes, Callable[[], None]]:
+    """Conversations under one key, and an operator who has two; gives what can be seen, and what puts it back."""
     operator.keys = [KEYS[0]]
 
     async def fill(database):
-        await database.write(lambda tx: talk(tx, seed=4, turns=100))
+        await database.write(lambda tx: talk(tx, seed=4, turns=turns))
         return await exported(database)
 
     before = operator.store(fill)
     start = operator.keep()
     operator.keys = [KEYS[1], KEYS[0]]
+    return before, start
+
+
+def test_rotation(operator):
+    """With both keys everything reads the same after each kill; after the second run the new key is enough, the old one useless."""
+    before, start = under_the_old_key(operator, turns=100)
 
     def check() -> None:
         assert operator.look() == (before, [])
@@ -308,15 +315,7 @@ def test_a_clean_up_at_any_moment(operator):
 
 def test_rotation_at_any_moment(operator):
     """With both keys everything is readable after each kill; after the last run the new one is enough."""
-    operator.keys = [KEYS[0]]
-
-    async def fill(database):
-        await database.write(lambda tx: talk(tx, seed=9, turns=300))
-        return await exported(database)
-
-    before = operator.store(fill)
-    start = operator.keep()
-    operator.keys = [KEYS[1], KEYS[0]]
+    before, start = under_the_old_key(operator, turns=300)
 
     def check() -> None:
         assert operator.look() == (before, [])

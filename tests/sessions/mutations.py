@@ -286,8 +286,8 @@ BREAKS = (
     Break(
         "who waits for another node fails in a batch that is taken apart",
         "database/postgres.py",
-        "            or is_impatient(error)\n",
-        "",
+        " or is_impatient(error) or ",
+        " or ",
         POSTGRESQL,
     ),
     Break(
