@@ -29,8 +29,8 @@ import pytest
 
 from sessions.database import migrate, postgres_scopes
 from sessions.database.base import Dialect
-from sessions.database.postgres import PostgresTransaction
 from sessions.database.postgres_connections import Connections, Limits
+from sessions.database.postgres_transaction import PostgresTransaction
 
 URL_VARIABLE = "PALAVER_TEST_POSTGRES_URL"
 _START_TIMEOUT_S = 30.0

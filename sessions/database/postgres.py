@@ -1,6 +1,7 @@
 """PostgreSQL behind the `Database` port: the same plain functions in worker threads, for several nodes on one database.
 
-Owns order, transactions and second tries. Connections are `postgres_connections.py`, what an error means is `postgres_errors.py`.
+Owns order, transactions' ends and second tries. What runs in one is `postgres_transaction.py`, connections are
+`postgres_connections.py`, what an error means is `postgres_errors.py`.
 
 Order. Writes stand in lines, each with a connection of its own, and a write's key says in which: those of one key take effect in
 the order of the calls. What queued up in a line while its last commit ran shares the next one. A server across a network takes
@@ -32,18 +33,16 @@ import random
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
-from types import MappingProxyType
 from typing import Any, Final, Literal, Self, TypeVar
 
 import psycopg
 import structlog
 
 from sessions.database import migrate, postgres_scopes
-from sessions.database.base import Parameters, Ran, Row, RowSecurity, Seal, Statement, Transaction
-from sessions.database.parameters import in_order, numbered
+from sessions.database.base import RowSecurity, Seal, Transaction
 from sessions.database.postgres_connections import OURS, Connection, Connections, Limits
 from sessions.database.postgres_errors import (
     NO_SCHEMA,
@@ -54,8 +53,9 @@ from sessions.database.postgres_errors import (
     is_race,
     translated,
 )
+from sessions.database.postgres_transaction import PostgresTransaction
 from sessions.errors import NothingStored, StoreCorrupt, StoreUnavailable
-from sessions.sealing import PLAIN, opener
+from sessions.sealing import PLAIN
 from sessions.sealing import begin as begin_seal
 from sessions.sealing import find as find_seal
 
@@ -66,113 +66,12 @@ NEAR_S: Final = 0.0003
 """A server that answers sooner is on this machine, or next to it."""
 MOST_TRIES: Final = 6
 _FIRST_PAUSE_S: Final = 0.01
-_NONE: Final[Parameters] = MappingProxyType({})
 _IMPATIENT: Final = "SET LOCAL lock_timeout = 100"  # milliseconds
 """For a transaction of several operations: another node's may wait for what it holds while it waits for what that one holds. The
 server would notice such a circle after a second; alone, each operation waits for one lock and none waits in a circle."""
 _MIGRATION_LOCK: Final = 0x50414C56  # "PALV": one node at a time brings the schema up to date
 
 log = structlog.get_logger()
-
-
-class PostgresTransaction:
-    """`Transaction` over a connection that is in one, or will be with the first statement."""
-
-    dialect: Literal["postgresql"] = "postgresql"
-
-    def __init__(
-        self,
-        connection: Connection,
-        seal: Seal = PLAIN,
-        reader: str | None = None,
-        *,
-        begin: str | None = None,
-    ) -> None:
-        """`reader` is the role that reads on somebody's behalf; `begin` is what begins the transaction, if it is not there yet."""
-        self._connection = connection
-        self._statements = connection.statements
-        self._deferred: list[tuple[str, Sequence[object]]] = [] if begin is None else [(begin, ())]
-        self._reader = reader
-        self.seal = seal
-        self._open: Callable[[Row], Row] | None = None if seal is PLAIN else opener(seal)
-
-    def execute(self, sql: str, parameters: Parameters = _NONE) -> int:
-        return self._run(sql, parameters).count
-
-    def row(self, sql: str, parameters: Parameters = _NONE) -> Row | None:
-        rows = self.rows(sql, parameters)
-        return rows[0] if rows else None
-
-    def rows(self, sql: str, parameters: Parameters = _NONE) -> list[Row]:
-        return self._opened(self._run(sql, parameters).rows)
-
-    def together(self, statements: Sequence[Statement]) -> list[Ran]:
-        ran = self._run_all([_in_place(*statement) for statement in statements])
-        return [Ran(one.count, self._opened(one.rows)) for one in ran]
-
-    def defer(self, sql: str, parameters: Parameters = _NONE) -> None:
-        self._deferred.append(_in_place(sql, parameters))
-
-    def insert_many(self, into: str, row: str, values: Sequence[object], tail: str = "") -> None:
-        statement, names = numbered(f"INSERT INTO {into} VALUES {row} {tail}")
-        self._run_all([(statement, values[at : at + len(names)]) for at in range(0, len(values), len(names))])
-
-    def narrowed(self, to: Parameters) -> Transaction:
-        if self._reader is None:
-            return self
-        return _Narrowed(self._connection, self.seal, self._reader, self._deferred, to)
-
-    def settle(self) -> None:
-        """Run what was deferred. Raises: its error."""
-        self._run_all([])
-
-    def forget_deferred(self) -> None:
-        """What was deferred is not run: whatever it belonged to has failed."""
-        self._deferred.clear()
-
-    def _opened(self, rows: list[Row]) -> list[Row]:
-        return rows if self._open is None else [self._open(row) for row in rows]
-
-    def _run(self, sql: str, parameters: Parameters) -> Ran:
-        statement = _in_place(sql, parameters)
-        return self._run_all([statement])[0] if self._deferred else self._statements.run(*statement)
-
-    def _run_all(self, statements: Sequence[tuple[str, Sequence[object]]]) -> list[Ran]:
-        """Statements as the server takes them, after those that were deferred."""
-        before, self._deferred[:] = [*self._deferred], []
-        return self._statements.run_together([*before, *statements])[len(before) :]
-
-
-class _Narrowed(PostgresTransaction):
-    """The same transaction, read as the role that row security holds."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        seal: Seal,
-        reader: str,
-        deferred: list[tuple[str, Sequence[object]]],
-        to: Mapping[str, object],
-    ) -> None:
-        super().__init__(connection, seal, reader)
-        self._deferred = deferred
-        self._narrowing = postgres_scopes.NARROW, postgres_scopes.narrowing(reader, to)
-
-    def defer(self, sql: str, parameters: Parameters = _NONE) -> None:
-        self._run(sql, parameters)
-
-    def _run(self, sql: str, parameters: Parameters) -> Ran:
-        return self._run_all([_in_place(sql, parameters)])[0]
-
-    def _run_all(self, statements: Sequence[tuple[str, Sequence[object]]]) -> list[Ran]:
-        """Whatever fails ends the transaction, or goes back to a savepoint: both give the role back."""
-        return super()._run_all([self._narrowing, *statements, (postgres_scopes.WIDEN, ())])[1:-1]
-
-
-def _in_place(sql: str, parameters: Parameters) -> tuple[str, Sequence[object]]:
-    """A statement as the server takes it."""
-    statement, names = numbered(sql)
-    return statement, in_order(names, parameters) if names else ()
 
 
 class _Operation:

@@ -16,8 +16,8 @@ from psycopg.rows import tuple_row
 
 from sessions import queue
 from sessions.database import migrate, postgres_scopes
-from sessions.database.postgres import PostgresTransaction
 from sessions.database.postgres_connections import OURS, Connection, Connections, Limits
+from sessions.database.postgres_transaction import PostgresTransaction
 
 Values = tuple[Any, ...]
 Rows = Generator[Values, None, None]

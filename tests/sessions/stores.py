@@ -18,8 +18,9 @@ from pathlib import Path
 from sessions import invariants
 from sessions.database import migrate
 from sessions.database.base import Database, Transaction
-from sessions.database.postgres import PostgresDatabase, PostgresTransaction
+from sessions.database.postgres import PostgresDatabase
 from sessions.database.postgres_connections import Connections, Limits
+from sessions.database.postgres_transaction import PostgresTransaction
 from sessions.database.sqlite import SqliteDatabase, SqliteTransaction
 from sessions.database.sqlite_file import APPLICATION_ID, as_mapping
 from tests import postgres

@@ -15,8 +15,9 @@ import sessions
 from config.names import AccountId, ChannelId, PersonId, SessionId
 from sessions import contents, history, lifecycle, search, semantic, statistics
 from sessions.database import postgres_scopes
-from sessions.database.postgres import PostgresDatabase, PostgresTransaction
+from sessions.database.postgres import PostgresDatabase
 from sessions.database.postgres_connections import Connections, Limits
+from sessions.database.postgres_transaction import PostgresTransaction
 from sessions.scope import ChannelScope, OperatorScope, PersonScope, SessionOnly, within
 from sessions.transfer import exporting
 from tests import postgres
