@@ -1,6 +1,7 @@
 """kill -9 while a summary is being written: nothing half done is visible, and the next turn's summary is whole."""
 
 import asyncio
+import contextlib
 import json
 import subprocess
 
@@ -8,7 +9,7 @@ import pytest
 
 from tests.fakes.llm import Answer, FakeLlm, Rule
 from tests.process.counterparties import memory_people
-from tests.process.daemon import SCRIPT, clean_environment, eventually, quick_settings
+from tests.process.daemon import SCRIPT, NotReady, clean_environment, eventually, quick_settings
 from tests.process.invariants import read_rows
 from tests.process.nursery import NurseryDaemon
 from tests.process.talk import Talk
@@ -103,7 +104,12 @@ async def test_kill_at_every_commit_around_a_summary(nursery, server, tmp_path, 
                     return not daemon.is_running or len(await people.shown(talk.chats[0])) > shown
 
                 await eventually(is_over, timeout_s=20, what=f"the crash at commit {at}")
-                await asyncio.sleep(0.2)  # what comes after the reply has its commits too
+
+                async def has_died():
+                    return not daemon.is_running
+
+                with contextlib.suppress(NotReady):  # what comes after the reply has its commits too
+                    await eventually(has_died, timeout_s=2, what="a crash after the reply")
                 crashes += not daemon.is_running
                 daemon.end()
                 (row,) = read_rows(
