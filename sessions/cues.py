@@ -3,27 +3,29 @@
 Owns the lists only; how they weigh is `digest.py`. Small letters; a cue stands at the beginning of a word, Chinese anywhere.
 """
 
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
 class Cues:
-    """Cues by script; where words have a space before them, the cue begins with it."""
+    """Chinese cues, and all others by how they begin: with the space before the word and its first two characters."""
 
-    latin: tuple[str, ...]
-    cyrillic: tuple[str, ...]
     han: tuple[str, ...]
+    others: Mapping[str, tuple[str, ...]]
 
 
 def _cues(text: str) -> Cues:
-    found: dict[str, list[str]] = {"latin": [], "cyrillic": [], "han": []}
+    han: list[str] = []
+    others: defaultdict[str, list[str]] = defaultdict(list)
     for cue in filter(None, (piece.strip() for piece in text.split(","))):
         if "\u3400" <= cue[0] <= "\u9fff":
-            found["han"].append(cue)
+            han.append(cue)
         else:
-            found["cyrillic" if "\u0400" <= cue[0] <= "\u04ff" else "latin"].append(f" {cue}")
-    return Cues(tuple(found["latin"]), tuple(found["cyrillic"]), tuple(found["han"]))
+            others[f" {cue}"[:3]].append(f" {cue}")
+    return Cues(tuple(han), {beginning: tuple(cues) for beginning, cues in others.items()})
 
 
 FACT: Final = _cues(

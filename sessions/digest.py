@@ -38,7 +38,7 @@ _QUOTED: Final = re.compile(r"[«„“\"「『《]([^»“”\"」』》]{2,60}
 _WORD: Final = re.compile(r"[\u3400-\u9fff]{2}|[^\W\d_\u3400-\u9fff]{3,}|\d+")
 _PART: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
 _HAN: Final = re.compile("[\u3400-\u9fff]")
-_CYRILLIC: Final = re.compile("[а-яё]")
+_BEGINNING: Final = re.compile("(?=( ..))")
 _LINE: Final = re.compile(r"^- (?:(?P<who>[^:\n]{1,40}): )?(?P<text>.+)$")
 
 
@@ -133,14 +133,14 @@ def _line(sentence: _Sentence) -> str:
 
 
 def _score(sentence: _Sentence, novelty: float) -> float:
-    text, lower = sentence.text, f" {sentence.text.lower()} "
+    text, heard = sentence.text, _Heard(sentence.text)
     marks = 2.0 * bool(_NUMBER.search(text))
     marks += 2.0 * min(2, len(_CODE.findall(text)))
     marks += 1.2 * min(3, len(_NAME.findall(text)))
     marks += 1.0 * min(2, len(_QUOTED.findall(text)))
-    marks += 1.5 * min(1, _hits(OPEN, lower))
-    told = 4.0 * min(2, _hits(FACT, lower))
-    told += 4.0 * min(1, _hits(DECISION, lower))
+    marks += 1.5 * min(1, heard.hits(OPEN))
+    told = 4.0 * min(2, heard.hits(FACT))
+    told += 4.0 * min(1, heard.hits(DECISION))
     words = _words(text)
     is_question = text.rstrip("\"'»”)").endswith(("?", "？"))
     if sentence.is_person and not is_question:
@@ -150,9 +150,9 @@ def _score(sentence: _Sentence, novelty: float) -> float:
     score = 1.0 + told + marks
     score *= 0.25 + 0.75 * novelty
     score *= 0.5 if not sentence.is_person or is_question else 1.6
-    if _hits(COURTESY, lower) and len(text) < 60:
+    if heard.hits(COURTESY) and len(text) < 60:
         score -= 3.0
-    if _hits(HEARSAY, lower):
+    if heard.hits(HEARSAY):
         score -= 2.0
     if len(words) < 2:
         score -= 1.5
@@ -170,18 +170,21 @@ def _parts(text: str) -> Sequence[str]:
     return list(dict.fromkeys(map(" ".join, itertools.pairwise(words))) or dict.fromkeys(words))
 
 
-def _hits(cues: Cues, lower: str) -> int:
-    """How many of the cues are there; only those in a script that the sentence has are looked for."""
-    found, is_in = (
-        0,
-        lower.__contains__,
-    )  # hundreds of looks at each sentence: as a loop of its own it takes twice as long
-    if not lower.isascii():
-        if _HAN.search(lower):
-            found += sum(map(is_in, cues.han))
-        if _CYRILLIC.search(lower):
-            found += sum(map(is_in, cues.cyrillic))
-    return found + sum(map(is_in, cues.latin))
+class _Heard:
+    """A sentence in small letters, for looking whether cues are in it: only those that begin as one of its words does."""
+
+    def __init__(self, text: str) -> None:
+        self._lower = f" {text.lower()} "
+        self._beginnings = set(_BEGINNING.findall(self._lower))
+        self._has_han = not self._lower.isascii() and _HAN.search(self._lower) is not None
+
+    def hits(self, cues: Cues) -> int:
+        """How many of the cues are there."""
+        found = sum(cue in self._lower for cue in cues.han) if self._has_han else 0
+        for beginning in self._beginnings & cues.others.keys():
+            for cue in cues.others[beginning]:
+                found += cue in self._lower
+        return found
 
 
 def _words(text: str) -> list[str]:
