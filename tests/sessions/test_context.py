@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from config.settings import Settings
@@ -34,6 +34,15 @@ MESSY = st.one_of(
 )
 
 
+@example(  # frames alone, of tools' results that say nothing, are more than a small window holds
+    texts=["0:\x810\U00010000", "0" * 40],
+    notes=[],
+    outputs=[("", True)] * 3,
+    limit=201,
+    ratio=3.0,
+    instructions="",
+    tool_tokens=500,
+)
 @settings(max_examples=60)
 @given(
     texts=st.lists(MESSY, min_size=1, max_size=24),
@@ -57,9 +66,10 @@ def test_any_mixture_ends_within_the_limit(texts, notes, outputs, limit, ratio, 
         tool_tokens=tool_tokens,
     )
     beside = max(limit, seen.parts.instructions + seen.parts.tools + limit // 4)
-    # What stays whatever happens: the least of the message to answer, and of each output itself or the mark that it was left out.
+    # What stays whatever happens: the least of the message to answer, and of each output itself or the mark that it was left out,
+    # with what frames it.
     mark = tokens.count("[left out: too long for the model]")
-    least = sum(int(min(tokens.count(text), mark) * ratio) + 1 for text, _ in outputs)
+    least = sum(int((min(tokens.count(text), mark) + tokens.PER_MESSAGE) * ratio) + 1 for text, _ in outputs)
     assert seen.parts.total <= beside + int(24 * ratio) + 1 + least
     assert seen.instructions == instructions
     assert len(seen.steps) == len(outputs)
