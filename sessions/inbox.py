@@ -19,6 +19,9 @@ from sessions.lane import end_of_conversation, summaries_in_force
 from sessions.models import Address, Claim, Incoming, Message, Person, Session, Window, new_id
 
 _WINDOW_COLUMNS = ", ".join(window.COLUMNS)
+_IS_ACTIVE = "status NOT IN ('paused', 'ended', 'archived')"
+"""Said so that no index over statuses fits: as long as PostgreSQL takes the table for small, it would rather look through all
+sessions that are active than find this one by its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +224,7 @@ def _store(
     turn_id = TurnId(new_id())
     place = tx.row(
         "UPDATE sessions SET next_position = next_position + 1, message_count = message_count + 1, last_activity_at = :now"
-        f" WHERE id = :id AND status = 'active' RETURNING next_position - 1 AS position, {_WINDOW_COLUMNS}",
+        f" WHERE id = :id AND {_IS_ACTIVE} RETURNING next_position - 1 AS position, {_WINDOW_COLUMNS}",
         {"now": now, "id": session.id},
     )
     if place is None:

@@ -344,8 +344,9 @@ def _inserting_step(tx: Transaction, claim: Claim, step: StepRecord, now: int) -
 def check_claim(tx: Transaction, claim: Claim) -> None:
     """Keep the claim valid until the end of the transaction. Raises: StaleClaim when the turn is no longer this claim's."""
     row = tx.row(
-        "SELECT 1 AS x FROM turns WHERE id = :id AND epoch = :epoch AND status = 'running'" + row_lock(tx),
-        {"id": claim.turn_id, "epoch": claim.epoch},
+        "SELECT 1 AS x FROM turns WHERE id = :id AND session_id = :session AND epoch = :epoch AND status = 'running'"
+        + row_lock(tx),
+        {"id": claim.turn_id, "session": claim.session_id, "epoch": claim.epoch},
     )
     if row is None:
         raise StaleClaim(claim.turn_id)
@@ -385,7 +386,8 @@ def finish(
             (
                 "UPDATE turns SET status = :status, finished_at = :now, agent = :agent,"
                 " input_tokens = :input, output_tokens = :output,"
-                " error_ref = :ref WHERE id = :id AND epoch = :epoch AND status = 'running'"
+                # The session tells the index of running turns where to look.
+                " error_ref = :ref WHERE id = :id AND session_id = :session AND epoch = :epoch AND status = 'running'"
             ),
             {
                 "status": status,
@@ -395,6 +397,7 @@ def finish(
                 "output": output_tokens,
                 "ref": error.ref if error else None,
                 "id": claim.turn_id,
+                "session": claim.session_id,
                 "epoch": claim.epoch,
             },
         )

@@ -304,8 +304,9 @@ def is_settled(tx: Transaction, inbox_id: int) -> bool:
     A preview that no answer took the place of waits for nothing.
     """
     row = tx.row(
-        "SELECT 1 AS x WHERE EXISTS (SELECT 1 FROM inbox i JOIN turns t ON t.id = i.turn_id"
-        " WHERE i.id = :id AND t.status IN ('queued', 'running'))"
+        # The turn by its id and not by a join, for which PostgreSQL would look through all that are unfinished.
+        "SELECT 1 AS x WHERE EXISTS (SELECT 1 FROM turns WHERE id = (SELECT turn_id FROM inbox WHERE id = :id)"
+        " AND status IN ('queued', 'running'))"
         f" OR EXISTS (SELECT 1 FROM outbox WHERE inbox_id = :id AND state IN {_WAITING} AND is_final = 1)",
         {"id": inbox_id},
     )

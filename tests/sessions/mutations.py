@@ -123,13 +123,13 @@ BREAKS = (
     Break(
         "the fence of results is gone",
         "lane.py",
-        " error_ref = :ref WHERE id = :id AND epoch = :epoch AND status = 'running'",
+        " error_ref = :ref WHERE id = :id AND session_id = :session AND epoch = :epoch AND status = 'running'",
         " error_ref = :ref WHERE id = :id AND epoch <> -:epoch",
     ),
     Break(
         "the fence of results looks at the status alone",
         "lane.py",
-        " error_ref = :ref WHERE id = :id AND epoch = :epoch AND status = 'running'",
+        " error_ref = :ref WHERE id = :id AND session_id = :session AND epoch = :epoch AND status = 'running'",
         " error_ref = :ref WHERE id = :id AND epoch <> -:epoch AND status = 'running'",
     ),
     Break(
