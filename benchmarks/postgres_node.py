@@ -36,7 +36,7 @@ LEASE_S = 3
 """For whatever a node holds by a lease."""
 
 
-async def open_node(url: str, names: list[str], log: Path, writers: int) -> App:
+async def open_node(url: str, names: list[str], log: Path) -> App:
     """A node that knows these accounts; it is called as the first, and hears it."""
     leases = {
         section: {name: LEASE_S for name in known.model_fields if name.endswith("lease_s")}
@@ -49,7 +49,6 @@ async def open_node(url: str, names: list[str], log: Path, writers: int) -> App:
             "agent": {"kind": "scripted"},
             "turns": {"max_running": 1000, "queue_notice_after_s": 0, **leases["turns"]},
             "node": {"name": names[0], **leases["node"]},
-            "store": {"writers": writers},
             "http": {"enabled": False},
         }
     )
@@ -88,10 +87,10 @@ async def say(adapter: Any, prefix: str, count: int, text: str) -> dict[str, flo
 
 
 async def main() -> None:
-    url, folder, writers, *names = sys.argv[1:]
+    url, folder, *names = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    app = await open_node(url, names, Path(folder) / f"{names[0]}.log", int(writers))
+    app = await open_node(url, names, Path(folder) / f"{names[0]}.log")
     adapter = app.adapters[AccountId(f"memory.{names[0]}")]
     loop = asyncio.get_running_loop()
     print(json.dumps({"is_ready": True}), file=answers, flush=True)

@@ -402,10 +402,13 @@ class StoreSettings(Section):
         2,
         gt=0,
         le=32,
-        description="Connections for reading, beside SQLite's one writer or PostgreSQL's writers.",
+        description="Connections for reading, beside the one that writes.",
     )
     writers: int = Field(
-        8, gt=0, le=32, description="PostgreSQL only: most connections for writing, per node."
+        8,
+        gt=0,
+        le=32,
+        description="PostgreSQL only: connections for what waits for rows that another node keeps locked, beside the one that writes.",
     )
     busy_timeout_s: Seconds = Field(5, description="SQLite only: wait for a lock held by another program.")
     connect_timeout_s: Seconds = Field(

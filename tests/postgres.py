@@ -242,7 +242,7 @@ def _template() -> str:
     connections = Connections(with_database(server_url(), name), Limits())
     try:
         with connections.lent() as connection:
-            transaction = PostgresTransaction(connection)
+            transaction = PostgresTransaction(connection.statements)
             for migration in migrate.migrations():
                 migrate.apply(transaction, migration, 0)
     finally:
@@ -336,7 +336,7 @@ def open_transaction() -> Iterator[PostgresTransaction]:
     with _shared_connections().lent() as connection:
         connection.execute("BEGIN")
         try:
-            yield PostgresTransaction(connection, reader=_reader())
+            yield PostgresTransaction(connection.statements, reader=_reader())
         finally:
             connection.execute("ROLLBACK")
 

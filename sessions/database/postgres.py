@@ -3,10 +3,10 @@
 Owns order, transactions' ends and second tries. What runs in one is `postgres_transaction.py`, connections are
 `postgres_connections.py`, what an error means is `postgres_errors.py`.
 
-Order. Writes stand in lines, each with a connection of its own, and a write's key says in which: those of one key take effect in
-the order of the calls. What queued up in a line while its last commit ran shares the next one. A server across a network takes
-its time for every statement, so there are as many lines as writers, which wait for it side by side; one that answers at once
-gets a single line, for then the largest commits are the cheapest.
+Order. Writes stand in a line. What queued up while the last commit ran shares the next one, where those of one key take effect in
+the order of the calls, and those of different keys side by side: their statements travel together, because a way to the server and
+back costs more than what is done there. An operation that would have to wait for rows of another node's leaves the line, with all
+of its key behind it, and waits on a connection of its own: nobody else waits with it.
 
 Races. Other nodes write at the same time, under READ COMMITTED, with row locks where a decision hangs on a row
 (`base.row_lock`). A transaction that lost a race (a unique key, a deadlock, a serialization failure, `LostRace`) is run again
@@ -29,11 +29,11 @@ safe to repeat:
 """
 
 import asyncio
+import itertools
 import random
 import time
-import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Any, Final, Literal, Self, TypeVar
@@ -62,13 +62,13 @@ from sessions.sealing import find as find_seal
 T = TypeVar("T")
 
 LARGEST_BATCH: Final = 100
-NEAR_S: Final = 0.0003
-"""A server that answers sooner is on this machine, or next to it."""
 MOST_TRIES: Final = 6
 _FIRST_PAUSE_S: Final = 0.01
-_IMPATIENT: Final = "SET LOCAL lock_timeout = 100"  # milliseconds
+_IMPATIENT_MS: Final = 100
 """For a transaction of several operations: another node's may wait for what it holds while it waits for what that one holds. The
 server would notice such a circle after a second; alone, each operation waits for one lock and none waits in a circle."""
+_ALONE_MS: Final = 10
+"""For an operation alone in the line: others wait behind it."""
 _MIGRATION_LOCK: Final = 0x50414C56  # "PALV": one node at a time brings the schema up to date
 
 log = structlog.get_logger()
@@ -77,13 +77,28 @@ log = structlog.get_logger()
 class _Operation:
     """A queued write and the future of its caller."""
 
-    __slots__ = ("error", "future", "result", "work")
+    __slots__ = ("error", "future", "is_stuck", "key", "result", "work")
 
-    def __init__(self, work: Callable[[Transaction], Any], future: asyncio.Future[Any]) -> None:
+    def __init__(self, work: Callable[[Transaction], Any], future: asyncio.Future[Any], key: str) -> None:
         self.work = work
+        self.key = key
         self.future = future
         self.result: Any = None
         self.error: BaseException | None = None
+        self.is_stuck = False
+        """It waits for rows that somebody else has locked."""
+
+    def run(self, tx: Transaction) -> None:
+        self.result = self.work(tx)
+
+    def tell(self) -> None:
+        """Let the caller know what came of it; one that was cancelled does not hear it, and the effect stands all the same."""
+        if self.future.done():
+            return
+        if self.error is None:
+            self.future.set_result(self.result)
+        else:
+            self.future.set_exception(_presentable(self.error))
 
 
 class _OutcomeUnknown(Exception):
@@ -102,11 +117,14 @@ class PostgresDatabase:
         self.where = self._writing.where
         self.seal: Seal = PLAIN
         self.row_security = RowSecurity()
-        # One more than lines, for what takes long.
-        self._writers = ThreadPoolExecutor(writers + 1, thread_name_prefix="postgres-writer")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="postgres-writer")
+        self._waiters = ThreadPoolExecutor(writers, thread_name_prefix="postgres-waiter")
+        """For what takes long, and for operations that have left the line."""
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="postgres-reader")
-        self._line_count = 1
-        self._lines: dict[int, deque[_Operation]] = {}
+        self._line: deque[_Operation] = deque()
+        self._aside: dict[str, deque[_Operation]] = {}
+        """By key, what has left the line and whatever came after it."""
+        self._is_flushing = False
         self._flushers: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._counter = Lock()
@@ -136,8 +154,6 @@ class PostgresDatabase:
         """
         database = cls(url, limits or Limits(), writers=writers, readers=readers)
         await database._start(lambda: database._prepare(now(), keys, reader_role, may_be_new=may_be_new))
-        if await database._answer_s() > NEAR_S:
-            database._line_count = writers
         return database
 
     @classmethod
@@ -166,8 +182,8 @@ class PostgresDatabase:
 
     async def _start(self, check: Callable[[], None]) -> None:
         try:
-            await self._in_thread(self._writers, self._writing.check_kept)
-            await self._in_thread(self._writers, check)
+            await self._in_thread(self._waiters, self._writing.check_kept)
+            await self._in_thread(self._waiters, check)
         except BaseException:
             await self.close()
             raise
@@ -176,16 +192,20 @@ class PostgresDatabase:
         """Run `work` and return its result once it is durable. Writes with one key take effect in the order of the calls."""
         self._check_open()
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        operation = _Operation(work, future)
-        line = zlib.crc32(key.encode()) % self._line_count
-        if line in self._lines:
-            self._lines[line].append(operation)
+        operation = _Operation(work, future, key)
+        if key in self._aside:
+            self._aside[key].append(operation)
         else:
-            self._lines[line] = deque([operation])
-            flusher = asyncio.create_task(self._flush(line), name=f"postgres-line-{line}")
-            self._flushers.add(flusher)
-            flusher.add_done_callback(self._flushers.discard)
+            self._line.append(operation)
+            if not self._is_flushing:
+                self._is_flushing = True
+                self._begin(self._flush())
         return await future
+
+    def _begin(self, flushing: Coroutine[Any, Any, None]) -> None:
+        flusher = asyncio.create_task(flushing, name="postgres-flusher")
+        self._flushers.add(flusher)
+        flusher.add_done_callback(self._flushers.discard)
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
         self._check_open()
@@ -208,24 +228,7 @@ class PostgresDatabase:
                     connection.execute("RESET statement_timeout")
             return True
 
-        return await self._in_thread(self._writers, run)
-
-    async def _answer_s(self) -> float:
-        """Seconds until the server answers when it has nothing to do."""
-
-        def ask() -> float:
-            with self._reading.lent() as connection:
-                began = time.perf_counter()
-                connection.statements.command("SELECT 1")
-                return time.perf_counter() - began
-
-        def run() -> float:
-            return min(ask() for _ in range(5))
-
-        try:
-            return await self._in_thread(self._readers, run)
-        except psycopg.Error as error:
-            raise translated(error, self.where) from error
+        return await self._in_thread(self._waiters, run)
 
     async def others(self) -> int:
         """How many more connections of Palaver's the database has: nodes, and commands beside them."""
@@ -257,7 +260,8 @@ class PostgresDatabase:
     async def _close(self) -> None:
         while self._flushers:
             await asyncio.wait(list(self._flushers))
-        await asyncio.to_thread(self._writers.shutdown)
+        await asyncio.to_thread(self._writer.shutdown)
+        await asyncio.to_thread(self._waiters.shutdown)
         await asyncio.to_thread(self._readers.shutdown)
         await asyncio.to_thread(self._writing.close)
         await asyncio.to_thread(self._reading.close)
@@ -274,21 +278,40 @@ class PostgresDatabase:
         result: T = outcome.result
         return result
 
-    async def _flush(self, line: int) -> None:
-        """Commit a line's operations until none is left."""
-        queue = self._lines[line]
+    async def _flush(self) -> None:
+        """Commit the line's operations until none is left."""
         loop = asyncio.get_running_loop()
-        while queue:
-            batch = [queue.popleft() for _ in range(min(LARGEST_BATCH, len(queue)))]
-            await loop.run_in_executor(self._writers, self._store, batch)
+        while self._line:
+            batch = [self._line.popleft() for _ in range(min(LARGEST_BATCH, len(self._line)))]
+            await loop.run_in_executor(self._writer, self._store, batch)
             for operation in batch:
-                if operation.future.done():  # its caller was cancelled; the effect stands all the same
-                    continue
-                if operation.error is None:
-                    operation.future.set_result(operation.result)
+                if not operation.is_stuck:
+                    operation.tell()
+                elif operation.key in self._aside:
+                    self._aside[operation.key].append(operation)
                 else:
-                    operation.future.set_exception(_presentable(operation.error))
-        del self._lines[line]
+                    self._aside[operation.key] = deque([operation])
+                    self._begin(self._flush_aside(operation.key))
+            if self._aside:
+                self._leave_line()
+        self._is_flushing = False
+
+    def _leave_line(self) -> None:
+        """Whatever follows an operation that has left the line comes after it, as it was called."""
+        staying = deque[_Operation]()
+        for operation in self._line:
+            self._aside.get(operation.key, staying).append(operation)
+        self._line = staying
+
+    async def _flush_aside(self, key: str) -> None:
+        """Do the operations of a key with all the patience that the settings allow."""
+        waiting = self._aside[key]
+        while waiting:
+            operation = waiting.popleft()
+            operation.is_stuck = False
+            await asyncio.get_running_loop().run_in_executor(self._waiters, self._store_alone, operation)
+            operation.tell()
+        del self._aside[key]
 
     def _read(self, work: Callable[[Transaction], T]) -> T:
         for attempt in range(1, MOST_TRIES + 1):
@@ -309,9 +332,9 @@ class PostgresDatabase:
 
     def _store(self, batch: list[_Operation]) -> None:
         """Make a batch durable, or give each operation its error; never raises. Runs in a writer's thread."""
-        steps: list[Callable[[], None]] = [lambda: self._transact(batch)]
+        steps: list[Callable[[], None]] = [lambda: self._transact(batch, lock_ms=_IMPATIENT_MS)]
         if len(batch) > 1:
-            steps.append(lambda: self._transact(batch, in_savepoints=True))
+            steps.append(lambda: self._transact(batch, lock_ms=_IMPATIENT_MS, in_savepoints=True))
         for step in steps:
             try:
                 step()
@@ -320,29 +343,36 @@ class PostgresDatabase:
                     operation.error = self._final(error)
                 return
             except BaseException as error:  # noqa: BLE001 - it belongs to one of them; the next step finds out to which
+                if is_impatient(error):
+                    break
                 if len(batch) > 1:
                     self._renew_after(error)
                 elif not self._may_try_again(error, 1):
                     batch[0].error = self._final(error)
                     return
-                if is_impatient(error):
-                    break
             else:
                 return
+        stuck: set[str] = set()
         for number, operation in enumerate(batch):
-            self._store_alone(operation)
-            if isinstance(operation.error, StoreUnavailable):  # the others would wait for the same
+            operation.is_stuck = operation.key in stuck
+            if not operation.is_stuck:
+                self._store_alone(operation, lock_ms=_ALONE_MS)
+            if operation.is_stuck:
+                stuck.add(operation.key)
+            elif isinstance(operation.error, StoreUnavailable):  # the others would wait for the same
                 for rest in batch[number + 1 :]:
                     rest.error = operation.error
                 return
 
-    def _store_alone(self, operation: _Operation) -> None:
+    def _store_alone(self, operation: _Operation, *, lock_ms: int | None = None) -> None:
+        """Make an operation durable, give it its error, or say that it is stuck after so long a wait for others' rows."""
         for attempt in range(1, MOST_TRIES + 1):
             try:
-                self._transact([operation])
+                self._transact([operation], lock_ms=lock_ms)
             except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
-                operation.error = self._final(error)
-                if not self._may_try_again(error, attempt):
+                operation.is_stuck = lock_ms is not None and is_impatient(error)
+                operation.error = None if operation.is_stuck else self._final(error)
+                if operation.is_stuck or not self._may_try_again(error, attempt):
                     return
             else:
                 operation.error = None
@@ -365,18 +395,22 @@ class PostgresDatabase:
             return True
         return False
 
-    def _transact(self, batch: list[_Operation], *, in_savepoints: bool = False) -> None:
-        """Run operations in one transaction. Whatever it raises, nothing is stored, except with _OutcomeUnknown."""
+    def _transact(self, batch: list[_Operation], *, lock_ms: int | None, in_savepoints: bool = False) -> None:
+        """Run operations in one transaction. Whatever it raises, nothing is stored, except with _OutcomeUnknown.
+
+        `lock_ms`: how long it waits for a row that another has locked; None is as the connection is set.
+        """
         with self._writing.lent() as connection:
             tx = self._transaction(connection, "BEGIN")
-            if len(batch) > 1:
-                tx.defer(_IMPATIENT)
+            if lock_ms is not None:
+                tx.defer(f"SET LOCAL lock_timeout = {lock_ms}")
             for operation in batch:
                 operation.error = None
-                if in_savepoints:
+            if in_savepoints:
+                for operation in batch:
                     _run_in_savepoint(connection, operation, tx)
-                else:
-                    operation.result = operation.work(tx)
+            else:
+                _run_side_by_side(tx, batch)
             tx.settle()
             try:
                 done = connection.statements.command("COMMIT")
@@ -417,7 +451,7 @@ class PostgresDatabase:
                 connection.execute("SELECT pg_advisory_xact_lock($1)", [_MIGRATION_LOCK])
                 postgres_scopes.check_whole(connection, self.where)
                 if keys is not None:
-                    self.seal = begin_seal(PostgresTransaction(connection), keys, now)
+                    self.seal = begin_seal(PostgresTransaction(connection.statements), keys, now)
                 self.row_security = postgres_scopes.set_up(connection, reader_role)
                 connection.execute("COMMIT")
                 if not self.row_security.is_on:
@@ -454,7 +488,7 @@ class PostgresDatabase:
             raise translated(error, self.where) from error
 
     def _transaction(self, connection: Connection, begin: str) -> PostgresTransaction:
-        return PostgresTransaction(connection, self.seal, self.row_security.role, begin=begin)
+        return PostgresTransaction(connection.statements, self.seal, self.row_security.role, begin=begin)
 
     def _nothing_stored(self) -> NothingStored:
         return NothingStored(
@@ -469,7 +503,7 @@ class PostgresDatabase:
             connection.execute("SET LOCAL lock_timeout = 0")
             connection.execute("SET LOCAL statement_timeout = 0")
             connection.execute("SELECT pg_advisory_xact_lock($1)", [_MIGRATION_LOCK])
-            tx = PostgresTransaction(connection)
+            tx = PostgresTransaction(connection.statements)
             waiting = migrate.pending(tx)
             if not waiting:
                 connection.execute("ROLLBACK")
@@ -538,6 +572,20 @@ def _presentable(error: BaseException) -> BaseException:
         raised.__cause__ = error
         return raised
     return error
+
+
+def _run_side_by_side(tx: PostgresTransaction, batch: Sequence[_Operation]) -> None:
+    """Run operations of different keys together, and after them those without one, which may be about anything."""
+    chains: dict[str, list[_Operation]] = {}
+    for operation in batch:
+        chains.setdefault(operation.key, []).append(operation)
+    last = chains.pop("", [])
+    if len(chains) > 1:
+        tx.side_by_side([[operation.run for operation in chain] for chain in chains.values()])
+    else:
+        last = [*itertools.chain.from_iterable(chains.values()), *last]
+    for operation in last:
+        operation.run(tx)
 
 
 def _run_in_savepoint(connection: Connection, operation: _Operation, tx: PostgresTransaction) -> None:

@@ -1,20 +1,36 @@
 """`Transaction` on PostgreSQL: parameters put in place, what was deferred before a statement, and reading in a narrower role.
 
+Several works may share one: `side_by_side` lets their statements travel together. A way to the server and back costs more than
+most statements even on one machine, so each work stops at its statement until all others have got as far.
+
 Owns no connection and no end: what begins, commits and repeats a transaction is `postgres.py`; how statements travel is
 `postgres_statements.py`.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
+
+from greenlet import getcurrent, greenlet
 
 from sessions.database import postgres_scopes
 from sessions.database.base import Parameters, Ran, Row, Seal, Statement, Transaction
 from sessions.database.parameters import in_order, numbered
-from sessions.database.postgres_connections import Connection
 from sessions.sealing import PLAIN, opener
 
 _NONE: Final[Parameters] = MappingProxyType({})
+
+
+_Asked = Sequence[tuple[str, Sequence[object]]]
+"""Statements as the server takes them, with their values."""
+
+
+class Way(Protocol):
+    """How statements come to the server: `postgres_statements.Statements`, or a work's share of one."""
+
+    def run(self, sql: str, values: Sequence[object] = ()) -> Ran: ...
+    def run_together(self, statements: _Asked) -> list[Ran]: ...
 
 
 class PostgresTransaction:
@@ -24,15 +40,14 @@ class PostgresTransaction:
 
     def __init__(
         self,
-        connection: Connection,
+        way: Way,
         seal: Seal = PLAIN,
         reader: str | None = None,
         *,
         begin: str | None = None,
     ) -> None:
         """`reader` is the role that reads on somebody's behalf; `begin` is what begins the transaction, if it is not there yet."""
-        self._connection = connection
-        self._statements = connection.statements
+        self._way = way
         self._deferred: list[tuple[str, Sequence[object]]] = [] if begin is None else [(begin, ())]
         self._reader = reader
         self.seal = seal
@@ -62,7 +77,7 @@ class PostgresTransaction:
     def narrowed(self, to: Parameters) -> Transaction:
         if self._reader is None:
             return self
-        return _Narrowed(self._connection, self.seal, self._reader, self._deferred, to)
+        return _Narrowed(self._way, self.seal, self._reader, self._deferred, to)
 
     def settle(self) -> None:
         """Run what was deferred. Raises: its error."""
@@ -72,17 +87,60 @@ class PostgresTransaction:
         """What was deferred is not run: whatever it belonged to has failed."""
         self._deferred.clear()
 
+    def side_by_side(self, chains: Sequence[Sequence[Callable[[Transaction], None]]]) -> None:
+        """Do several works: those of a chain one after the other, the chains side by side, their statements on the same ways.
+
+        No work sees another of its chain half done, but one of another chain it may. Raises: what the first of them raised; the
+        transaction is of no use then.
+        """
+        here = getcurrent()
+
+        def do(chain: Sequence[Callable[[Transaction], None]]) -> None:
+            tx = PostgresTransaction(_Share(here), self.seal, self._reader)
+            for work in chain:
+                work(tx)
+                tx.settle()
+
+        doing = [greenlet(do) for _ in chains]
+        try:
+            asked = [one.switch(chain) for one, chain in zip(doing, chains, strict=True)]
+            while waiting := [
+                (one, wanted) for one, wanted in zip(doing, asked, strict=True) if not one.dead
+            ]:
+                ran = iter(self._run_all([statement for _, wanted in waiting for statement in wanted]))
+                doing = [one for one, _ in waiting]
+                asked = [one.switch(list(itertools.islice(ran, len(wanted)))) for one, wanted in waiting]
+        except BaseException:
+            for one in doing:
+                one.throw()  # it goes no further
+            raise
+
     def _opened(self, rows: list[Row]) -> list[Row]:
         return rows if self._open is None else [self._open(row) for row in rows]
 
     def _run(self, sql: str, parameters: Parameters) -> Ran:
         statement = _in_place(sql, parameters)
-        return self._run_all([statement])[0] if self._deferred else self._statements.run(*statement)
+        return self._run_all([statement])[0] if self._deferred else self._way.run(*statement)
 
-    def _run_all(self, statements: Sequence[tuple[str, Sequence[object]]]) -> list[Ran]:
-        """Statements as the server takes them, after those that were deferred."""
+    def _run_all(self, statements: _Asked) -> list[Ran]:
+        """Statements, after those that were deferred."""
         before, self._deferred[:] = [*self._deferred], []
-        return self._statements.run_together([*before, *statements])[len(before) :]
+        asked = [*before, *statements]
+        return self._way.run_together(asked)[len(before) :] if asked else []
+
+
+class _Share:
+    """The way of one of several works: over whoever does them all."""
+
+    def __init__(self, doer: greenlet) -> None:
+        self._doer = doer
+
+    def run(self, sql: str, values: Sequence[object] = ()) -> Ran:
+        return self.run_together([(sql, values)])[0]
+
+    def run_together(self, statements: _Asked) -> list[Ran]:
+        ran: list[Ran] = self._doer.switch(statements)
+        return ran
 
 
 class _Narrowed(PostgresTransaction):
@@ -90,13 +148,13 @@ class _Narrowed(PostgresTransaction):
 
     def __init__(
         self,
-        connection: Connection,
+        way: Way,
         seal: Seal,
         reader: str,
         deferred: list[tuple[str, Sequence[object]]],
         to: Mapping[str, object],
     ) -> None:
-        super().__init__(connection, seal, reader)
+        super().__init__(way, seal, reader)
         self._deferred = deferred
         self._narrowing = postgres_scopes.NARROW, postgres_scopes.narrowing(reader, to)
 
@@ -106,7 +164,7 @@ class _Narrowed(PostgresTransaction):
     def _run(self, sql: str, parameters: Parameters) -> Ran:
         return self._run_all([_in_place(sql, parameters)])[0]
 
-    def _run_all(self, statements: Sequence[tuple[str, Sequence[object]]]) -> list[Ran]:
+    def _run_all(self, statements: _Asked) -> list[Ran]:
         """Whatever fails ends the transaction, or goes back to a savepoint: both give the role back."""
         return super()._run_all([self._narrowing, *statements, (postgres_scopes.WIDEN, ())])[1:-1]
 

@@ -176,11 +176,11 @@ class ServerEnd:
 
     def empty(self, tables: Sequence[str]) -> None:
         self._connection.execute(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY")
-        queue.purge(PostgresTransaction(self._connection))
+        queue.purge(PostgresTransaction(self._connection.statements))
 
     def queue_turns(self) -> None:
         """Let the turns that are not finished wait for the nodes here."""
-        queue.refill(PostgresTransaction(self._connection))
+        queue.refill(PostgresTransaction(self._connection.statements))
 
     def end(self, tables: Sequence[str]) -> None:
         for table in tables:
@@ -189,7 +189,7 @@ class ServerEnd:
         self._connection.execute("ANALYZE")  # the first turns would be planned for empty tables
 
     def schema_version(self) -> int:
-        return migrate.current_version(PostgresTransaction(self._connection))
+        return migrate.current_version(PostgresTransaction(self._connection.statements))
 
     def others(self) -> int:
         """How many more connections of Palaver's there are: daemons, and commands beside them."""

@@ -251,8 +251,22 @@ BREAKS = (
     Break(
         "writes of one key are done side by side",
         "database/postgres.py",
-        "line = zlib.crc32(key.encode()) % self._line_count",
-        "line = len(self._lines) % self._line_count",
+        "chains.setdefault(operation.key, [])",
+        "chains.setdefault(f'{operation.key}{len(chains)}', [])",
+        POSTGRESQL,
+    ),
+    Break(
+        "what came after a write that waits aside overtakes it",
+        "database/postgres.py",
+        "self._aside.get(operation.key, staying).append(operation)",
+        "staying.append(operation)",
+        POSTGRESQL,
+    ),
+    Break(
+        "who waits for another node's row holds up the line",
+        "database/postgres.py",
+        "operation.is_stuck = lock_ms is not None and is_impatient(error)",
+        "operation.is_stuck = False",
         POSTGRESQL,
     ),
     Break(

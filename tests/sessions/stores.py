@@ -158,7 +158,7 @@ def _oldest_postgres() -> Iterator[Transaction]:
         try:
             with connections.lent() as connection:
                 connection.execute("BEGIN")
-                transaction = PostgresTransaction(connection)
+                transaction = PostgresTransaction(connection.statements)
                 migrate.apply(transaction, migrate.migrations()[0], 0)
                 yield transaction
                 connection.execute("ROLLBACK")

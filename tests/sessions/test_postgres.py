@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-import sessions.database.postgres
 from sessions import inbox, lane
 from sessions.database.base import Transaction
 from sessions.database.postgres import PostgresDatabase
 from sessions.database.postgres_connections import Limits
+from sessions.database.postgres_statements import Statements
 from sessions.errors import LostRace, NothingStored, StoreCorrupt, StoreError, StoreUnavailable
 from tests import postgres
 from tests.fakes.severing import SeveringRelay
@@ -267,26 +267,166 @@ async def held_up(database: PostgresDatabase, key: str):
         await writing
 
 
-async def test_writes_of_several_keys_are_done_side_by_side_where_the_server_is_far(url, monkeypatch):
-    """A slow write holds up those of its own key alone."""
-    monkeypatch.setattr(sessions.database.postgres, "NEAR_S", 0)
-    async with opened(url, writers=4) as database:
-        async with held_up(database, "a"):
-            behind = asyncio.create_task(database.write(names, key="a"))
-            beside = await asyncio.wait_for(database.write(names, key="b"), 20)
-            assert not behind.done()
-        assert (beside, await behind) == (set(), {"slow"})
-
-
-async def test_writes_stand_in_one_line_where_the_server_is_near(url, monkeypatch):
-    """Whatever their keys: what waits is done together."""
-    monkeypatch.setattr(sessions.database.postgres, "NEAR_S", 60)
-    async with opened(url, writers=4) as database:
+async def test_what_waits_is_committed_together(url):
+    """Whatever their keys, writes that came during a commit share the next one."""
+    async with opened(url) as database:
         before = database.commits
         async with held_up(database, "a"):
             behind = [asyncio.create_task(database.write(names, key=key)) for key in "abcd"]
         assert [await one for one in behind] == [{"slow"}] * 4
         assert database.commits == before + 2
+
+
+@contextlib.contextmanager
+def locked(url: str, name: str) -> Iterator[psycopg.Connection]:
+    """While another node has locked that row."""
+    with psycopg.connect(url) as other:
+        other.execute("SELECT 1 FROM cursors WHERE name = %s FOR UPDATE", [name])
+        yield other
+
+
+@pytest.mark.parametrize("beside", [0, 5], ids=["alone", "in a batch"])
+async def test_whoever_waits_for_another_node_waits_without_the_others(url, beside):
+    """A row that somebody keeps locked holds up the writes of one key, in their order; all others go on."""
+    async with opened(url) as database:
+        await database.write(lambda tx: [put(tx, name, "") for name in ("a", "b")])
+
+        def add(letter: str):
+            def work(tx: Transaction) -> None:
+                (row,) = tx.rows("SELECT value FROM cursors WHERE name = 'a' FOR UPDATE")
+                put(tx, "a", row["value"] + letter)
+
+            return database.write(work, key="a")
+
+        with locked(url, "a") as other:
+            async with held_up(database, "c"):  # so that the first of them share a transaction
+                first = [asyncio.create_task(add("x"))]
+                first += [
+                    asyncio.create_task(database.write(lambda tx, n=n: put(tx, f"b{n}"), key=f"b{n}"))
+                    for n in range(beside)
+                ]
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.05)  # they have begun to wait
+            later = [asyncio.create_task(add("y"))]
+            await asyncio.sleep(0.12)  # the first has left the line
+            later.append(asyncio.create_task(add("z")))
+            async with asyncio.timeout(5):
+                await asyncio.gather(*first[1:])
+                for number in range(10):
+                    await database.write(lambda tx, n=number: put(tx, "b", str(n)), key="b")
+                later.append(asyncio.create_task(add("w")))
+                assert await database.write(names) >= {"a", "b", "slow"}  # without a key
+            await asyncio.sleep(0.3)
+            assert not any(one.done() for one in [first[0], *later])
+            other.rollback()
+        await asyncio.gather(*first, *later)
+        (row,) = await database.read(lambda tx: tx.rows("SELECT value FROM cursors WHERE name = 'a'"))
+        assert row["value"] == "xyzw"
+        assert not database._aside
+
+
+async def test_whoever_waits_for_too_long_hears_it(url):
+    """Patience ends with the time that is set for it, and the key is in the line again."""
+    async with opened(url, limits=Limits(lock_s=0.5)) as database:
+        await database.write(lambda tx: put(tx, "a"))
+        with locked(url, "a"), pytest.raises(StoreError):
+            await database.write(lambda tx: put(tx, "a", "mine"), key="a")
+        await database.write(lambda tx: put(tx, "a", "mine"), key="a")
+        assert not database._aside
+
+
+# Works that share a transaction
+
+
+def ways_of(database: PostgresDatabase, monkeypatch) -> list[int]:
+    """How many statements each way to the server took, from now on."""
+    ways: list[int] = []
+    run_together, run = Statements.run_together, Statements.run
+
+    def counted_together(self, statements):
+        ways.append(len(statements))
+        return run_together(self, statements)
+
+    def counted(self, sql, values=()):
+        ways.append(1)
+        return run(self, sql, values)
+
+    monkeypatch.setattr(Statements, "run_together", counted_together)
+    monkeypatch.setattr(Statements, "run", counted)
+    return ways
+
+
+def steps(name: str, count: int):
+    """Work that needs each answer before its next statement."""
+
+    def work(tx: Transaction) -> list[int]:
+        seen = []
+        for number in range(count):
+            put(tx, f"{name}{number}")
+            row = tx.row("SELECT COUNT(*) AS n FROM cursors WHERE name LIKE :name", {"name": f"{name}%"})
+            seen.append(row["n"])
+        return seen
+
+    return work
+
+
+async def test_statements_of_different_keys_travel_together(url, monkeypatch):
+    """Twenty works of three steps take the ways of one; each sees its own steps, done."""
+    async with opened(url) as database:
+        ways = ways_of(database, monkeypatch)
+        async with held_up(database, "slow"):
+            ways.clear()
+            works = [
+                asyncio.create_task(database.write(steps(f"{chr(97 + n)}-", 3), key=str(n)))
+                for n in range(20)
+            ]
+            await asyncio.sleep(0)
+        assert [await work for work in works] == [[1, 2, 3]] * 20
+        assert max(ways) >= 20
+        assert len(ways) < 12
+
+
+async def test_works_of_one_key_do_not_see_each_other_half_done(url):
+    """Side by side with others, those of a key still come one after the other, and what has no key comes after all of them."""
+    async with opened(url) as database:
+        async with held_up(database, "slow"):
+            works = [
+                asyncio.create_task(database.write(steps("all", 2), key="a")),
+                asyncio.create_task(database.write(names)),
+                asyncio.create_task(database.write(steps("b", 3), key="b")),
+                asyncio.create_task(database.write(steps("all", 3), key="a")),
+            ]
+            await asyncio.sleep(0)
+        first, last, beside, second = [await work for work in works]
+        assert (first, beside, second) == ([1, 2], [1, 2, 3], [2, 2, 3])
+        assert last == {"slow", "all0", "all1", "all2", "b0", "b1", "b2"}
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+async def test_a_work_that_fails_among_others_undoes_itself_alone(url, at):
+    """Wherever it has got to: the others are done, each once, and whatever they had begun is ended in order."""
+    ended = []
+
+    def failing(tx: Transaction) -> None:
+        steps("failed", at)(tx)
+        raise KeyError("mine")
+
+    def careful(tx: Transaction) -> list[int]:
+        try:
+            return steps("kept", 5)(tx)
+        finally:
+            ended.append(1)
+
+    async with opened(url) as database:
+        async with held_up(database, "slow"):
+            kept = asyncio.create_task(database.write(careful, key="a"))
+            failed = asyncio.create_task(database.write(failing, key="b"))
+            await asyncio.sleep(0)
+        assert await kept == [1, 2, 3, 4, 5]
+        with pytest.raises(KeyError, match="mine"):
+            await failed
+        assert await database.read(names) == {"slow", *(f"kept{number}" for number in range(5))}
+        assert len(ended) == 2  # once with the other, once without
 
 
 async def test_the_locks_of_a_frozen_node_end(url):
@@ -368,7 +508,7 @@ async def test_a_statement_that_the_server_has_forgotten(url, beside):
                 tx.row("SELECT CAST(:one AS integer) AS x", {"one": 1})
             tries.append(1)
             if len(tries) < 3:
-                tx._connection.pgconn.exec_(b"DEALLOCATE ALL")  # behind our back
+                tx.execute("DEALLOCATE ALL")  # behind our back
             assert tx.row("SELECT CAST(:one AS integer) AS x", {"one": 1})["x"] == 1
             put(tx, "kept")
 

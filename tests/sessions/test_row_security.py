@@ -286,7 +286,7 @@ async def test_a_role_for_another_purpose_sees_no_row():
                 connection.execute(f"CREATE ROLE {role} NOLOGIN")
                 connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
                 connection.execute(f"SET LOCAL ROLE {role}")
-                tx = PostgresTransaction(connection)
+                tx = PostgresTransaction(connection.statements)
                 for table in (*postgres_scopes.TABLES, "persons", "identities", "inbox", "outbox"):
                     assert tx.rows(f"SELECT * FROM {table}") == [], table
                 connection.execute("ROLLBACK")
