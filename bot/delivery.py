@@ -598,7 +598,7 @@ class Delivery:
 
     async def _store(self, channel: ChannelId, work: Callable[[Transaction], T]) -> T:
         """Write about a channel, waiting for as long as the store cannot."""
-        return await self._durably(lambda: self._database.write(work, key=channel))
+        return await self._durably(lambda: self._database.write(work, key=channel, may_mix=True))
 
     async def _durably(self, step: Callable[[], Awaitable[T]]) -> T:
         """Do it, waiting for as long as the store cannot."""

@@ -147,6 +147,7 @@ class Gateway:
             taken = await self._write(
                 lambda tx: self._take_in(tx, message, may_claim=may_claim, meaning=meaning),
                 key=message.channel,
+                may_mix=_only_asks(message),
             )
         except IntakeClosed:
             raise
@@ -217,9 +218,9 @@ class Gateway:
             self._has_room = has_room
         return self._has_room
 
-    async def _write(self, work: Callable[[Transaction], T], *, key: str = "") -> T:
+    async def _write(self, work: Callable[[Transaction], T], *, key: str = "", may_mix: bool = False) -> T:
         try:
-            return await self._database.write(work, key=key)
+            return await self._database.write(work, key=key, may_mix=may_mix)
         except StoreError as error:
             log.error("gateway.intake_failed", reason=error.reason, hint=error.hint)
             raise IntakeClosed(error.reason) from error
@@ -506,6 +507,11 @@ def _is_told(tx: Transaction, message: Incoming) -> bool:
     """A notice is on its way already: a flood must not earn a flood of answers, behind which the real ones would wait."""
     waiting = outbox.waiting(tx, message.account, message.channel, limit=_FLOOD_LOOK)
     return any(chunk.kind == "notice" for chunk in waiting)
+
+
+def _only_asks(message: InboundMessage) -> bool:
+    """Neither a command nor an edit: those read and then write what is not theirs alone."""
+    return not message.is_edit and (bool(message.attachments) or commands.parse(message.text) is None)
 
 
 def _as_incoming(message: InboundMessage) -> Incoming:

@@ -405,7 +405,7 @@ class Turns:
         """Write, waiting for as long as the store cannot: what was got is not thrown away for a full disk."""
         while True:
             try:
-                return await self._database.write(work, key=claim.address.channel)
+                return await self._database.write(work, key=claim.address.channel, may_mix=True)
             except StoreError as error:
                 log.error("turn.store_waited", reason=error.reason, hint=error.hint)
                 await asyncio.sleep(_STORE_RETRY_S)

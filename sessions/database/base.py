@@ -130,10 +130,13 @@ class Database(Protocol):
     @property
     def row_security(self) -> RowSecurity: ...
 
-    async def write(self, work: Callable[[Transaction], T], *, key: str = "") -> T:
+    async def write(self, work: Callable[[Transaction], T], *, key: str = "", may_mix: bool = False) -> T:
         """Run `work` and return its result once it is durable.
 
         Writes with one key take effect in the order of the calls; those of another may be done beside them.
+
+        `may_mix`: its statements may stand between those of writes with other keys that may mix. Within one transaction a lock keeps
+        nobody out, so what such work reads and then writes is guarded by conditions and unique keys, whose refusal raises.
         """
 
     async def read(self, work: Callable[[Transaction], T]) -> T:

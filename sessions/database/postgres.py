@@ -4,8 +4,8 @@ Owns order, transactions' ends and second tries. What runs in one is `postgres_t
 `postgres_connections.py`, what an error means is `postgres_errors.py`.
 
 Order. Writes stand in a line. What queued up while the last commit ran shares the next one, where those of one key take effect in
-the order of the calls, and those of different keys side by side: their statements travel together, because a way to the server and
-back costs more than what is done there. An operation that would have to wait for rows of another node's leaves the line, with all
+the order of the calls, and those of different keys that may mix side by side: their statements travel together, because a way to the
+server and back costs more than what is done there. An operation that would have to wait for rows of another node's leaves the line, with all
 of its key behind it, and waits on a connection of its own: nobody else waits with it.
 
 Races. Other nodes write at the same time, under READ COMMITTED, with row locks where a decision hangs on a row
@@ -29,7 +29,6 @@ safe to repeat:
 """
 
 import asyncio
-import itertools
 import random
 import time
 from collections import deque
@@ -77,11 +76,14 @@ log = structlog.get_logger()
 class _Operation:
     """A queued write and the future of its caller."""
 
-    __slots__ = ("error", "future", "is_stuck", "key", "result", "work")
+    __slots__ = ("error", "future", "is_stuck", "key", "may_mix", "result", "work")
 
-    def __init__(self, work: Callable[[Transaction], Any], future: asyncio.Future[Any], key: str) -> None:
+    def __init__(
+        self, work: Callable[[Transaction], Any], future: asyncio.Future[Any], key: str, *, may_mix: bool
+    ) -> None:
         self.work = work
         self.key = key
+        self.may_mix = may_mix
         self.future = future
         self.result: Any = None
         self.error: BaseException | None = None
@@ -188,11 +190,11 @@ class PostgresDatabase:
             await self.close()
             raise
 
-    async def write(self, work: Callable[[Transaction], T], *, key: str = "") -> T:
+    async def write(self, work: Callable[[Transaction], T], *, key: str = "", may_mix: bool = False) -> T:
         """Run `work` and return its result once it is durable. Writes with one key take effect in the order of the calls."""
         self._check_open()
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        operation = _Operation(work, future, key)
+        operation = _Operation(work, future, key, may_mix=may_mix)
         if key in self._aside:
             self._aside[key].append(operation)
         else:
@@ -575,17 +577,19 @@ def _presentable(error: BaseException) -> BaseException:
 
 
 def _run_side_by_side(tx: PostgresTransaction, batch: Sequence[_Operation]) -> None:
-    """Run operations of different keys together, and after them those without one, which may be about anything."""
+    """Run operations that may mix together, those of a key in a chain, and after them the others, with all that has their key."""
+    alone = {operation.key for operation in batch if not operation.may_mix}
     chains: dict[str, list[_Operation]] = {}
     for operation in batch:
-        chains.setdefault(operation.key, []).append(operation)
-    last = chains.pop("", [])
+        if operation.key not in alone:
+            chains.setdefault(operation.key, []).append(operation)
     if len(chains) > 1:
         tx.side_by_side([[operation.run for operation in chain] for chain in chains.values()])
     else:
-        last = [*itertools.chain.from_iterable(chains.values()), *last]
-    for operation in last:
-        operation.run(tx)
+        alone |= chains.keys()
+    for operation in batch:
+        if operation.key in alone:
+            operation.run(tx)
 
 
 def _run_in_savepoint(connection: Connection, operation: _Operation, tx: PostgresTransaction) -> None:

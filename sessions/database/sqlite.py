@@ -260,7 +260,7 @@ class SqliteDatabase:
         database._leaves_a_log = is_alone
         return database
 
-    async def write(self, work: Callable[[Transaction], T], *, key: str = "") -> T:
+    async def write(self, work: Callable[[Transaction], T], *, key: str = "", may_mix: bool = False) -> T:
         if self._writer is None:
             raise StoreUnavailable(
                 "this database was opened for reading", "Stop the daemon that owns it and try again."

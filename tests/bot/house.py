@@ -61,15 +61,19 @@ class SwitchedDatabase:
         self._inner = inner
         self.free: int | None = None
         self.is_refusing = False
+        self.mixed: list[bool] = []
+        """Of each write with a key: whether it may mix."""
 
     @property
     def dialect(self) -> Any:
         return self._inner.dialect
 
-    async def write(self, work: Callable[[Transaction], T], *, key: str = "") -> T:
+    async def write(self, work: Callable[[Transaction], T], *, key: str = "", may_mix: bool = False) -> T:
         if self.is_refusing:
             raise StoreUnavailable("no room left on the disk", "Free some space.")
-        return await self._inner.write(work, key=key)
+        if key:
+            self.mixed.append(may_mix)
+        return await self._inner.write(work, key=key, may_mix=may_mix)
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
         return await self._inner.read(work)

@@ -223,6 +223,24 @@ async def test_quarantine(build):
         assert await house.adapter.ask("still there?") == ["echo: still there?"]
 
 
+@pytest.mark.parametrize(
+    ("text", "fields", "may_mix"),
+    [
+        ("hello", {}, True),
+        ("/help", {}, False),
+        ("/ask how far", {}, False),
+        ("/reset", {"attachments": (Attachment("image", "file-1"),)}, True),
+        ("hello", {"is_edit": True, "sent_at_ms": 2}, False),
+    ],
+)
+async def test_only_questions_mix_with_those_of_other_chats(build, text, fields, may_mix):
+    """A command and an edit read what others may change meanwhile: they are done whole, one after the other."""
+    house = build(agent=GatedAgent())
+    async with house.running():
+        await house.deliver(text, **fields)
+        assert house.database.mixed[0] is may_mix
+
+
 # edits
 
 

@@ -256,6 +256,13 @@ BREAKS = (
         POSTGRESQL,
     ),
     Break(
+        "what may not mix is mixed",
+        "database/postgres.py",
+        "if not operation.may_mix}",
+        "if not operation.key}",
+        POSTGRESQL,
+    ),
+    Break(
         "what came after a write that waits aside overtakes it",
         "database/postgres.py",
         "self._aside.get(operation.key, staying).append(operation)",

@@ -296,7 +296,7 @@ async def test_whoever_waits_for_another_node_waits_without_the_others(url, besi
                 (row,) = tx.rows("SELECT value FROM cursors WHERE name = 'a' FOR UPDATE")
                 put(tx, "a", row["value"] + letter)
 
-            return database.write(work, key="a")
+            return database.write(work, key="a", may_mix=True)
 
         with locked(url, "a") as other:
             async with held_up(database, "c"):  # so that the first of them share a transaction
@@ -377,7 +377,7 @@ async def test_statements_of_different_keys_travel_together(url, monkeypatch):
         async with held_up(database, "slow"):
             ways.clear()
             works = [
-                asyncio.create_task(database.write(steps(f"{chr(97 + n)}-", 3), key=str(n)))
+                asyncio.create_task(database.write(steps(f"{chr(97 + n)}-", 3), key=str(n), may_mix=True))
                 for n in range(20)
             ]
             await asyncio.sleep(0)
@@ -391,10 +391,10 @@ async def test_works_of_one_key_do_not_see_each_other_half_done(url):
     async with opened(url) as database:
         async with held_up(database, "slow"):
             works = [
-                asyncio.create_task(database.write(steps("all", 2), key="a")),
+                asyncio.create_task(database.write(steps("all", 2), key="a", may_mix=True)),
                 asyncio.create_task(database.write(names)),
-                asyncio.create_task(database.write(steps("b", 3), key="b")),
-                asyncio.create_task(database.write(steps("all", 3), key="a")),
+                asyncio.create_task(database.write(steps("b", 3), key="b", may_mix=True)),
+                asyncio.create_task(database.write(steps("all", 3), key="a", may_mix=True)),
             ]
             await asyncio.sleep(0)
         first, last, beside, second = [await work for work in works]
@@ -419,8 +419,8 @@ async def test_a_work_that_fails_among_others_undoes_itself_alone(url, at):
 
     async with opened(url) as database:
         async with held_up(database, "slow"):
-            kept = asyncio.create_task(database.write(careful, key="a"))
-            failed = asyncio.create_task(database.write(failing, key="b"))
+            kept = asyncio.create_task(database.write(careful, key="a", may_mix=True))
+            failed = asyncio.create_task(database.write(failing, key="b", may_mix=True))
             await asyncio.sleep(0)
         assert await kept == [1, 2, 3, 4, 5]
         with pytest.raises(KeyError, match="mine"):

@@ -15,12 +15,12 @@ import psycopg
 import pytest
 
 from config.names import ChannelId, PlatformUserId
-from sessions import cleanup, contents, inbox, lane, lifecycle, outbox, people
+from sessions import cleanup, contents, inbox, invariants, lane, lifecycle, outbox, people, queue
 from sessions.database import migrate
 from sessions.database.base import Transaction
 from sessions.database.postgres import PostgresDatabase
 from sessions.errors import IllegalTransition, StaleClaim
-from sessions.models import Incoming, Session
+from sessions.models import Claim, Incoming, Session
 from sessions.scope import OperatorScope
 from tests import postgres
 from tests.sessions.records import (
@@ -34,6 +34,7 @@ from tests.sessions.records import (
     count,
     incoming,
     resolved,
+    session_row,
     turn_row,
 )
 
@@ -74,6 +75,28 @@ class Nodes:
             may_commit.set()
             results = await asyncio.gather(*filter(None, (early, late)), return_exceptions=True)
         return results[0], results[1]
+
+    async def mix(self, *works: Work, may_mix: bool = True) -> list[Any]:
+        """Run works on one node in one batch, under different keys, their statements between one another's if they may mix.
+
+        Gives what each returned or raised.
+        """
+        entered, may_go = threading.Event(), threading.Event()
+
+        def hold(_tx: Transaction) -> None:
+            entered.set()
+            assert may_go.wait(20)
+
+        held = asyncio.create_task(self.one.write(hold))
+        assert await asyncio.to_thread(entered.wait, 20)
+        writing = [
+            asyncio.create_task(self.one.write(work, key=str(number), may_mix=may_mix))
+            for number, work in enumerate(works)
+        ]
+        await asyncio.sleep(0)
+        may_go.set()
+        await held
+        return await asyncio.gather(*writing, return_exceptions=True)
 
     def _somebody_waits(self) -> bool:
         with psycopg.connect(self.url) as connection:
@@ -537,3 +560,114 @@ async def test_waiting_for_another_node_is_not_the_fault_of_what_waits(nodes):
     assert waited is None
     await asyncio.gather(holding, busy)
     assert await nodes.one.read(lambda tx: inbox.cursor(tx, ACCOUNT, "held")) == "second"
+
+
+# Works of one node that share a transaction, where no lock keeps them apart
+
+
+def from_channel(number: int, **changes: Any) -> Incoming:
+    """One person writes in many places."""
+    return incoming(channel=ChannelId(f"chat-{number}"), **changes)
+
+
+async def agrees(nodes: Nodes) -> None:
+    seen = await nodes.one.read(
+        lambda tx: [invariants.verify(tx, one) for one in invariants.of("postgresql")]
+    )
+    assert [verdict for verdict in seen if not verdict.holds] == []
+
+
+async def test_messages_from_many_channels_that_share_a_session_have_an_order(nodes):
+    """Somebody new writes in five channels at once: one person, one session, five turns in five places."""
+    taken = await nodes.mix(*(take_in(from_channel(n), scope="person_everywhere") for n in range(5)))
+    assert len({queued.session_id for queued in taken}) == 1
+    assert sorted(queued.ahead for queued in taken) == [0, 1, 2, 3, 4]
+    counts = await nodes.one.read(lambda tx: [count(tx, t) for t in ("sessions", "persons", "turns")])
+    assert counts == [1, 1, 5]
+    again = await nodes.mix(*(take_in(from_channel(n), scope="person_everywhere") for n in range(5)))
+    places = await nodes.one.read(
+        lambda tx: [turn_row(tx, queued.turn_id)["position"] for queued in [*taken, *again]]
+    )
+    assert sorted(places[:5]) == [1, 2, 3, 4, 5]
+    assert sorted(places[5:]) == [6, 7, 8, 9, 10]
+    await agrees(nodes)
+
+
+async def test_two_messages_that_find_a_free_lane_do_not_both_run(nodes):
+    """Both see that nothing is unfinished; one claims its turn with its acceptance, the other waits behind it."""
+
+    def take(number: int) -> Work:
+        def work(tx: Transaction) -> Claim | None:
+            session, person, _ = resolved(tx, from_channel(number), scope="person_everywhere")
+            if lane.waiting(tx, session.id):
+                inbox.accept(tx, from_channel(number), session, person, NOW, ahead=1)
+                return None
+            return inbox.accept_and_claim(tx, from_channel(number), session, person, NOW, context_messages=5)
+
+        return work
+
+    await nodes.one.write(take_in(from_channel(9), scope="person_everywhere"))
+    [claim] = await nodes.one.write(lambda tx: lane.claim_heads(tx, 1, NOW, context_messages=5))
+    await nodes.one.write(lambda tx: lane.finish(tx, claim, "completed", NOW, answer="x"))
+    claims = await nodes.mix(take(0), take(1))
+    assert sorted(claim is None for claim in claims) == [False, True]
+    await agrees(nodes)
+
+
+async def test_an_idle_session_expires_once_for_messages_that_come_together(nodes):
+    """Two channels after a long silence: the old session ends and they share the new one."""
+    old = await nodes.one.write(take_in(from_channel(0), scope="person_everywhere"))
+    later = NOW + 3 * DAY
+    first, second = await nodes.mix(
+        *(
+            take_in(from_channel(n), now=later, scope="person_everywhere", expire_after_ms=DAY)
+            for n in range(2)
+        )
+    )
+    assert first.session_id == second.session_id != old.session_id
+    await agrees(nodes)
+
+
+async def test_a_turn_that_ends_and_a_message_that_comes_in_count_both(nodes):
+    """Of one session, under different keys: the message has its place behind the answer, and is waited for or found free."""
+    first = await nodes.one.write(take_in(from_channel(0), scope="person_everywhere"))
+    claim = await nodes.one.write(lambda tx: claimed(tx, first.session_id))
+    finished, queued = await nodes.mix(
+        lambda tx: lane.finish(tx, claim, "completed", NOW, answer="x"),
+        take_in(from_channel(1), scope="person_everywhere"),
+    )
+    row = await nodes.one.read(lambda tx: session_row(tx, first.session_id))
+    assert (row["message_count"], row["next_position"]) == (3, 3)
+    assert finished or queued.ahead == 0 or await nodes.one.read(queue.is_waiting)
+    await agrees(nodes)
+
+
+async def test_two_ends_of_one_turn_among_others_store_one_answer(nodes):
+    """A holder that came too late is refused, and refuses nobody else."""
+    first = await nodes.one.write(take_in(from_channel(0)))
+    claim = await nodes.one.write(lambda tx: claimed(tx, first.session_id))
+    other = take_in(from_channel(1, user_id=PlatformUserId("user-2")))
+    one, two, queued = await nodes.mix(
+        lambda tx: lane.finish(tx, claim, "completed", NOW, answer="x"),
+        lambda tx: lane.finish(tx, claim, "completed", NOW, answer="y"),
+        other,
+    )
+    assert [isinstance(result, StaleClaim) for result in (one, two)] == [False, True]
+    assert queued.ahead == 0
+    await agrees(nodes)
+
+
+async def test_works_that_may_not_mix_share_a_commit_and_nothing_else(nodes):
+    """What reads under a lock and writes then, as a command does, is done before the next begins."""
+    session = await begun(nodes)
+    before = nodes.one.commits
+    await nodes.mix(
+        *(
+            lambda tx, name=name: contents.merge_metadata(tx, session.id, {name: 1})  # type: ignore[misc]
+            for name in "abc"
+        ),
+        may_mix=False,
+    )
+    found = await nodes.one.read(lambda tx: lifecycle.find(tx, session.id, OperatorScope()))
+    assert found.metadata == {"a": 1, "b": 1, "c": 1}
+    assert nodes.one.commits == before + 2
