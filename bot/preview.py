@@ -228,6 +228,7 @@ class Preview:
                 tx, self._claim.address, body, self._now(), turn=self._claim, lease=self._lease()
             ),
             key=channel,
+            may_mix=True,
         )
         if (
             row is None
@@ -240,6 +241,7 @@ class Preview:
                 await self._database.write(
                     lambda tx: outbox.put_off(tx, chunk_id, 0, "held before it went out", counts=False),
                     key=channel,
+                    may_mix=True,
                 )
             if self._showing_timer is None:
                 self._show_in(_TRY_AGAIN_S)
@@ -255,19 +257,21 @@ class Preview:
             )
         except Uncertain:
             await self._database.write(
-                lambda tx: outbox.mark_uncertain(tx, chunk_id, 0, "preview's answer was lost"), key=channel
+                lambda tx: outbox.mark_uncertain(tx, chunk_id, 0, "preview's answer was lost"),
+                key=channel,
+                may_mix=True,
             )
             raise
         except DeliveryError as error:
             reason = error.reason
             await self._database.write(
-                lambda tx: outbox.put_off(tx, chunk_id, 0, reason, counts=False), key=channel
+                lambda tx: outbox.put_off(tx, chunk_id, 0, reason, counts=False), key=channel, may_mix=True
             )
             raise
         self._message_id = sent
         with contextlib.suppress(StoreError):
             await self._database.write(
-                lambda tx: outbox.mark_sent(tx, chunk_id, sent, self._now()), key=channel
+                lambda tx: outbox.mark_sent(tx, chunk_id, sent, self._now()), key=channel, may_mix=True
             )
         return True
 

@@ -13,12 +13,15 @@ from config.names import AccountId, ChannelId, PersonId, SessionId, TurnId
 from sessions import queue, window
 from sessions.database.base import Statement, Transaction, row_lock
 from sessions.database.values import as_json, escape_like, storable
-from sessions.errors import SessionClosed
+from sessions.errors import LostRace, SessionClosed
 from sessions.hot import Tail
 from sessions.lane import end_of_conversation, summaries_in_force
 from sessions.models import Address, Claim, Incoming, Message, Person, Session, Window, new_id
 
 _WINDOW_COLUMNS = ", ".join(window.COLUMNS)
+_LANE_IS_FREE = (
+    " WHERE NOT EXISTS (SELECT 1 FROM turns WHERE session_id = :session AND status IN ('queued', 'running'))"
+)
 _IS_ACTIVE = "status NOT IN ('paused', 'ended', 'archived')"
 """Said so that no index over statuses fits: as long as PostgreSQL takes the table for small, it would rather look through all
 sessions that are active than find this one by its id."""
@@ -167,7 +170,7 @@ def accept_and_claim(
 
     Nearly every message meets such a lane. Its turn is running from the beginning, and nothing is read that was just written.
 
-    Raises: SessionClosed when the session is not active (any more).
+    Raises: SessionClosed when the session is not active (any more), LostRace when something is unfinished in it by now.
     """
     stored = _store(tx, message, session, person, now, is_running=True, node=node, lease_ms=lease_ms)
     messages, is_from_memory = end_of_conversation(
@@ -246,10 +249,11 @@ def _store(
         (
             (
                 "INSERT INTO turns (id, session_id, position, inbox_id, status, epoch, attempts, queued_at, started_at, node)"
-                " VALUES (:id, :session, :position,"
+                " SELECT :id, :session, :position,"
                 " (SELECT id FROM inbox WHERE account = :account AND channel = :channel AND message_id = :message),"
-                " :status, :claims, :claims, :now, :started, :node)"
-            ),
+                " :status, :claims, :claims, :now, :started, :node"
+            )
+            + (_LANE_IS_FREE if is_running else ""),
             {
                 "id": turn_id,
                 "session": session.id,
@@ -291,7 +295,11 @@ def _store(
             if is_running
             else queue.adding(turn_id, session.id)
         )
-    recorded, _, _, *queued = tx.together(statements)
+    ran = tx.together(statements)
+    if ran[1].count != 1:
+        # Another message of the session came between, which was not there when the lane was looked at.
+        raise LostRace(f"the lane of session {session.id} is not free any more")
+    recorded, _, _, *queued = ran
     return _Stored(
         turn_id,
         said.position,

@@ -47,6 +47,13 @@ INVARIANTS: Final[Sequence[Invariant]] = (
         " GROUP BY session_id HAVING COUNT(*) > 1",
     ),
     Invariant(
+        "running_first",
+        "what runs is the first of its session's turns that have not ended",
+        "SELECT r.id AS broken FROM turns r WHERE r.status = 'running' AND r.status IN ('queued', 'running') AND EXISTS"
+        " (SELECT 1 FROM turns t WHERE t.session_id = r.session_id AND t.position < r.position"
+        " AND t.status IN ('queued', 'running'))",
+    ),
+    Invariant(
         "turn_times",
         "a turn has an end exactly if it has ended",
         "SELECT id AS broken FROM turns WHERE (status IN ('queued', 'running')) = (finished_at IS NOT NULL)",

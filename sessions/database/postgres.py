@@ -1,12 +1,11 @@
 """PostgreSQL behind the `Database` port: the same plain functions in worker threads, for several nodes on one database.
 
-Owns order, transactions' ends and second tries. What runs in one is `postgres_transaction.py`, connections are
-`postgres_connections.py`, what an error means is `postgres_errors.py`.
+Owns transactions' ends and second tries. Whose turn it is is `postgres_line.py`, what runs in a transaction
+`postgres_transaction.py`, connections are `postgres_connections.py`, what an error means is `postgres_errors.py`.
 
-Order. Writes stand in a line. What queued up while the last commit ran shares the next one, where those of one key take effect in
-the order of the calls, and those of different keys that may mix side by side: their statements travel together, because a way to the
-server and back costs more than what is done there. An operation that would have to wait for rows of another node's leaves the line, with all
-of its key behind it, and waits on a connection of its own: nobody else waits with it.
+Batches. What queued up while the last commit ran shares the next one, where operations that mix are done side by side: their
+statements travel together, because a way to the server and back costs more than what is done there. An operation that would have to
+wait for rows of another node's is stuck: it alone is undone, and leaves the line, so that nobody waits with it.
 
 Races. Other nodes write at the same time, under READ COMMITTED, with row locks where a decision hangs on a row
 (`base.row_lock`). A transaction that lost a race (a unique key, a deadlock, a serialization failure, `LostRace`) is run again
@@ -31,8 +30,7 @@ safe to repeat:
 import asyncio
 import random
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Any, Final, Literal, Self, TypeVar
@@ -52,6 +50,7 @@ from sessions.database.postgres_errors import (
     is_race,
     translated,
 )
+from sessions.database.postgres_line import Line, Operation, presentable
 from sessions.database.postgres_transaction import PostgresTransaction
 from sessions.errors import NothingStored, StoreCorrupt, StoreUnavailable
 from sessions.sealing import PLAIN
@@ -60,47 +59,16 @@ from sessions.sealing import find as find_seal
 
 T = TypeVar("T")
 
-LARGEST_BATCH: Final = 100
 MOST_TRIES: Final = 6
 _FIRST_PAUSE_S: Final = 0.01
-_IMPATIENT_MS: Final = 100
-"""For a transaction of several operations: another node's may wait for what it holds while it waits for what that one holds. The
-server would notice such a circle after a second; alone, each operation waits for one lock and none waits in a circle."""
+_IMPATIENT_MS: Final = 30
+"""Longest wait for a row in a batch: everybody waits with it. And another node's may wait for what it holds while it waits for what
+that one holds; the server would notice such a circle after a second."""
 _ALONE_MS: Final = 10
-"""For an operation alone in the line: others wait behind it."""
+"""For each operation, once it is known that one of them waits: longer, and it is stuck. Aside, it waits for one lock and in no circle."""
 _MIGRATION_LOCK: Final = 0x50414C56  # "PALV": one node at a time brings the schema up to date
 
 log = structlog.get_logger()
-
-
-class _Operation:
-    """A queued write and the future of its caller."""
-
-    __slots__ = ("error", "future", "is_stuck", "key", "may_mix", "result", "work")
-
-    def __init__(
-        self, work: Callable[[Transaction], Any], future: asyncio.Future[Any], key: str, *, may_mix: bool
-    ) -> None:
-        self.work = work
-        self.key = key
-        self.may_mix = may_mix
-        self.future = future
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self.is_stuck = False
-        """It waits for rows that somebody else has locked."""
-
-    def run(self, tx: Transaction) -> None:
-        self.result = self.work(tx)
-
-    def tell(self) -> None:
-        """Let the caller know what came of it; one that was cancelled does not hear it, and the effect stands all the same."""
-        if self.future.done():
-            return
-        if self.error is None:
-            self.future.set_result(self.result)
-        else:
-            self.future.set_exception(_presentable(self.error))
 
 
 class _OutcomeUnknown(Exception):
@@ -114,25 +82,20 @@ class PostgresDatabase:
 
     def __init__(self, url: str, limits: Limits, *, writers: int, readers: int) -> None:
         # Two pools: each lends its connections in turn, and a process of the server is quicker at what it did last.
-        self._writing = Connections(url, limits, most=writers + 1)
+        self._writing = Connections(url, limits, most=writers + 2)
         self._reading = Connections(url, limits, most=readers)
         self.where = self._writing.where
         self.seal: Seal = PLAIN
         self.row_security = RowSecurity()
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="postgres-writer")
-        self._waiters = ThreadPoolExecutor(writers, thread_name_prefix="postgres-waiter")
-        """For what takes long, and for operations that have left the line."""
+        self._line = Line(self._store, self._store_alone, waiters=writers)
+        self._keeper = ThreadPoolExecutor(1, thread_name_prefix="postgres-keeper")
+        """For what is no write of anybody and may take long."""
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="postgres-reader")
-        self._line: deque[_Operation] = deque()
-        self._aside: dict[str, deque[_Operation]] = {}
-        """By key, what has left the line and whatever came after it."""
-        self._is_flushing = False
-        self._flushers: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._counter = Lock()
         self.commits = 0
         self.after_commit: Callable[[int], None] | None = None
-        """Called in a writer's thread with the number of each commit, right after it; fault tests die there."""
+        """Called in the thread that wrote with the number of each commit, right after it; fault tests die there."""
 
     @classmethod
     async def open(
@@ -184,8 +147,8 @@ class PostgresDatabase:
 
     async def _start(self, check: Callable[[], None]) -> None:
         try:
-            await self._in_thread(self._waiters, self._writing.check_kept)
-            await self._in_thread(self._waiters, check)
+            await self._in_thread(self._keeper, self._writing.check_kept)
+            await self._in_thread(self._keeper, check)
         except BaseException:
             await self.close()
             raise
@@ -193,21 +156,8 @@ class PostgresDatabase:
     async def write(self, work: Callable[[Transaction], T], *, key: str = "", may_mix: bool = False) -> T:
         """Run `work` and return its result once it is durable. Writes with one key take effect in the order of the calls."""
         self._check_open()
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        operation = _Operation(work, future, key, may_mix=may_mix)
-        if key in self._aside:
-            self._aside[key].append(operation)
-        else:
-            self._line.append(operation)
-            if not self._is_flushing:
-                self._is_flushing = True
-                self._begin(self._flush())
-        return await future
-
-    def _begin(self, flushing: Coroutine[Any, Any, None]) -> None:
-        flusher = asyncio.create_task(flushing, name="postgres-flusher")
-        self._flushers.add(flusher)
-        flusher.add_done_callback(self._flushers.discard)
+        result: T = await self._line.put(work, key=key, may_mix=may_mix)
+        return result
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
         self._check_open()
@@ -230,7 +180,7 @@ class PostgresDatabase:
                     connection.execute("RESET statement_timeout")
             return True
 
-        return await self._in_thread(self._waiters, run)
+        return await self._in_thread(self._keeper, run)
 
     async def others(self) -> int:
         """How many more connections of Palaver's the database has: nodes, and commands beside them."""
@@ -260,10 +210,8 @@ class PostgresDatabase:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        while self._flushers:
-            await asyncio.wait(list(self._flushers))
-        await asyncio.to_thread(self._writer.shutdown)
-        await asyncio.to_thread(self._waiters.shutdown)
+        await self._line.close()
+        await asyncio.to_thread(self._keeper.shutdown)
         await asyncio.to_thread(self._readers.shutdown)
         await asyncio.to_thread(self._writing.close)
         await asyncio.to_thread(self._reading.close)
@@ -279,41 +227,6 @@ class PostgresDatabase:
             raise outcome.error
         result: T = outcome.result
         return result
-
-    async def _flush(self) -> None:
-        """Commit the line's operations until none is left."""
-        loop = asyncio.get_running_loop()
-        while self._line:
-            batch = [self._line.popleft() for _ in range(min(LARGEST_BATCH, len(self._line)))]
-            await loop.run_in_executor(self._writer, self._store, batch)
-            for operation in batch:
-                if not operation.is_stuck:
-                    operation.tell()
-                elif operation.key in self._aside:
-                    self._aside[operation.key].append(operation)
-                else:
-                    self._aside[operation.key] = deque([operation])
-                    self._begin(self._flush_aside(operation.key))
-            if self._aside:
-                self._leave_line()
-        self._is_flushing = False
-
-    def _leave_line(self) -> None:
-        """Whatever follows an operation that has left the line comes after it, as it was called."""
-        staying = deque[_Operation]()
-        for operation in self._line:
-            self._aside.get(operation.key, staying).append(operation)
-        self._line = staying
-
-    async def _flush_aside(self, key: str) -> None:
-        """Do the operations of a key with all the patience that the settings allow."""
-        waiting = self._aside[key]
-        while waiting:
-            operation = waiting.popleft()
-            operation.is_stuck = False
-            await asyncio.get_running_loop().run_in_executor(self._waiters, self._store_alone, operation)
-            operation.tell()
-        del self._aside[key]
 
     def _read(self, work: Callable[[Transaction], T]) -> T:
         for attempt in range(1, MOST_TRIES + 1):
@@ -332,41 +245,35 @@ class PostgresDatabase:
                     raise final from error
         raise AssertionError("unreachable")
 
-    def _store(self, batch: list[_Operation]) -> None:
-        """Make a batch durable, or give each operation its error; never raises. Runs in a writer's thread."""
-        steps: list[Callable[[], None]] = [lambda: self._transact(batch, lock_ms=_IMPATIENT_MS)]
-        if len(batch) > 1:
-            steps.append(lambda: self._transact(batch, lock_ms=_IMPATIENT_MS, in_savepoints=True))
-        for step in steps:
+    def _store(self, batch: list[Operation]) -> None:
+        """Make a batch durable, or say of each operation what came of it; never raises. Runs in the writer's thread."""
+        if len(batch) == 1:
+            self._store_alone(batch[0], lock_ms=_ALONE_MS)
+            return
+        for lock_ms, in_savepoints in ((_IMPATIENT_MS, False), (_ALONE_MS, True)):
             try:
-                step()
+                self._transact(batch, lock_ms=lock_ms, in_savepoints=in_savepoints)
             except (StoreUnavailable, _OutcomeUnknown) as error:
                 for operation in batch:
                     operation.error = self._final(error)
                 return
             except BaseException as error:  # noqa: BLE001 - it belongs to one of them; the next step finds out to which
-                if is_impatient(error):
-                    break
-                if len(batch) > 1:
-                    self._renew_after(error)
-                elif not self._may_try_again(error, 1):
-                    batch[0].error = self._final(error)
-                    return
+                self._renew_after(error)
             else:
                 return
-        stuck: set[str] = set()
+        stuck: set[object] = set()
         for number, operation in enumerate(batch):
-            operation.is_stuck = operation.key in stuck
+            operation.is_stuck = operation.place in stuck
             if not operation.is_stuck:
                 self._store_alone(operation, lock_ms=_ALONE_MS)
             if operation.is_stuck:
-                stuck.add(operation.key)
+                stuck.add(operation.place)
             elif isinstance(operation.error, StoreUnavailable):  # the others would wait for the same
                 for rest in batch[number + 1 :]:
                     rest.error = operation.error
                 return
 
-    def _store_alone(self, operation: _Operation, *, lock_ms: int | None = None) -> None:
+    def _store_alone(self, operation: Operation, *, lock_ms: int | None = None) -> None:
         """Make an operation durable, give it its error, or say that it is stuck after so long a wait for others' rows."""
         for attempt in range(1, MOST_TRIES + 1):
             try:
@@ -397,7 +304,7 @@ class PostgresDatabase:
             return True
         return False
 
-    def _transact(self, batch: list[_Operation], *, lock_ms: int | None, in_savepoints: bool = False) -> None:
+    def _transact(self, batch: list[Operation], *, lock_ms: int | None, in_savepoints: bool = False) -> None:
         """Run operations in one transaction. Whatever it raises, nothing is stored, except with _OutcomeUnknown.
 
         `lock_ms`: how long it waits for a row that another has locked; None is as the connection is set.
@@ -407,10 +314,9 @@ class PostgresDatabase:
             if lock_ms is not None:
                 tx.defer(f"SET LOCAL lock_timeout = {lock_ms}")
             for operation in batch:
-                operation.error = None
+                operation.error, operation.is_stuck = None, False
             if in_savepoints:
-                for operation in batch:
-                    _run_in_savepoint(connection, operation, tx)
+                _run_in_savepoints(connection, tx, batch)
             else:
                 _run_side_by_side(tx, batch)
             tx.settle()
@@ -444,7 +350,7 @@ class PostgresDatabase:
     def _prepare(
         self, now: int, keys: Sequence[str] | None, reader_role: str | None, *, may_be_new: bool = True
     ) -> None:
-        """Check that the database is ours and the keys fit, and migrate it. Runs in a writer's thread."""
+        """Check that the database is ours and the keys fit, and migrate it. Runs in a thread."""
         try:
             while self._migrate_once(now, may_be_new=may_be_new):
                 pass
@@ -469,7 +375,7 @@ class PostgresDatabase:
             raise translated(error, self.where) from error
 
     def _look(self, keys: Sequence[str], reader_role: str | None) -> None:
-        """Check that schema and keys are today's. Runs in a writer's thread."""
+        """Check that schema and keys are today's. Runs in a thread."""
 
         def look(tx: Transaction) -> Seal | None:
             if migrate.pending(tx):
@@ -564,46 +470,47 @@ def _caught(function: Callable[[], Any]) -> _Outcome:
     try:
         outcome.result = function()
     except BaseException as error:  # noqa: BLE001 - raised again in the caller's own task
-        outcome.error = _presentable(error)
+        outcome.error = presentable(error)
     return outcome
 
 
-def _presentable(error: BaseException) -> BaseException:
-    if isinstance(error, StopIteration):  # as in a generator: it must not end somebody else's loop
-        raised = RuntimeError("work raised StopIteration")
-        raised.__cause__ = error
-        return raised
-    return error
-
-
-def _run_side_by_side(tx: PostgresTransaction, batch: Sequence[_Operation]) -> None:
-    """Run operations that may mix together, those of a key in a chain, and after them the others, with all that has their key."""
-    alone = {operation.key for operation in batch if not operation.may_mix}
-    chains: dict[str, list[_Operation]] = {}
+def _run_side_by_side(tx: PostgresTransaction, batch: Sequence[Operation]) -> None:
+    """Run operations that mix together, those of a key in a chain, and after them the others."""
+    chains: dict[str, list[Operation]] = {}
     for operation in batch:
-        if operation.key not in alone:
+        if operation.may_mix:
             chains.setdefault(operation.key, []).append(operation)
-    if len(chains) > 1:
+    are_several = len(chains) > 1
+    if are_several:
         tx.side_by_side([[operation.run for operation in chain] for chain in chains.values()])
-    else:
-        alone |= chains.keys()
     for operation in batch:
-        if operation.key in alone:
+        if not (are_several and operation.may_mix):
             operation.run(tx)
 
 
-def _run_in_savepoint(connection: Connection, operation: _Operation, tx: PostgresTransaction) -> None:
-    """Run an operation so that its failure undoes only itself. Raises what concerns the whole transaction."""
-    tx.execute("SAVEPOINT operation")
-    try:
-        operation.result = operation.work(tx)
-        tx.settle()
-        if connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
-            raise RuntimeError("a failed statement was not reported, nothing of its transaction is stored")
-    except BaseException as error:
-        if is_race(error) or is_impatient(error) or is_connection_useless(error, connection):
-            raise
-        operation.error = error
-        tx.forget_deferred()
-        tx.execute("ROLLBACK TO operation")
-    tx.execute("RELEASE operation")
+def _run_in_savepoints(connection: Connection, tx: PostgresTransaction, batch: Sequence[Operation]) -> None:
+    """Run operations so that the failure of one undoes only itself. Raises what concerns the whole transaction."""
+    stuck: set[object] = set()
+    for operation in batch:
+        operation.is_stuck = operation.place in stuck
+        if operation.is_stuck:
+            continue
+        tx.execute("SAVEPOINT operation")
+        try:
+            operation.run(tx)
+            tx.settle()
+            if connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
+                raise RuntimeError(
+                    "a failed statement was not reported, nothing of its transaction is stored"
+                )
+        except BaseException as error:
+            if is_race(error) or is_connection_useless(error, connection):
+                raise
+            operation.is_stuck = is_impatient(error)
+            if operation.is_stuck:
+                stuck.add(operation.place)
+            else:
+                operation.error = error
+            tx.forget_deferred()
+            tx.execute("ROLLBACK TO operation")
+        tx.execute("RELEASE operation")

@@ -1,8 +1,7 @@
 """Many people at once on several nodes: `python -m tests.process.fleet_load --nodes 3 --sessions 1000 --messages 10`.
 
 Owns the load and its figures. Everybody's messages come mixed with the others' and faster than they are answered; in the end each is
-answered once, in order, and no two turns of a session ran at the same time. With `--distance-ms 1` the server is that far away, and
-every node writes over several connections side by side.
+answered once, in order, and no two turns of a session ran at the same time. With `--distance-ms 1` the server is that far away.
 """
 
 import argparse

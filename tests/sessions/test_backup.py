@@ -170,6 +170,8 @@ BREAKS = {
     "message_count": "UPDATE sessions SET message_count = message_count + 1",
     "tool_call_count": "DELETE FROM tool_calls",
     "one_running_turn": "DROP INDEX turns_running; UPDATE turns SET status = 'running', finished_at = NULL",
+    "running_first": "UPDATE turns SET status = CASE position WHEN 1 THEN 'queued' ELSE 'running' END, finished_at = NULL"
+    " WHERE position < 3",
     "turn_times": "UPDATE turns SET finished_at = NULL",
     "turn_origin": "UPDATE turns SET status = 'queued', finished_at = NULL; DELETE FROM inbox",
     "positions": "UPDATE sessions SET next_position = 1",

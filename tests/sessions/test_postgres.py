@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 
@@ -322,7 +323,7 @@ async def test_whoever_waits_for_another_node_waits_without_the_others(url, besi
         await asyncio.gather(*first, *later)
         (row,) = await database.read(lambda tx: tx.rows("SELECT value FROM cursors WHERE name = 'a'"))
         assert row["value"] == "xyzw"
-        assert not database._aside
+        assert database._line.is_empty
 
 
 async def test_whoever_waits_for_too_long_hears_it(url):
@@ -332,7 +333,7 @@ async def test_whoever_waits_for_too_long_hears_it(url):
         with locked(url, "a"), pytest.raises(StoreError):
             await database.write(lambda tx: put(tx, "a", "mine"), key="a")
         await database.write(lambda tx: put(tx, "a", "mine"), key="a")
-        assert not database._aside
+        assert database._line.is_empty
 
 
 # Works that share a transaction
@@ -527,6 +528,41 @@ async def test_every_server_of_this_machine(programs):
             claim = await database.write(lambda tx: claimed(tx, queued.session_id))
             await database.write(lambda tx: lane.finish(tx, claim, "completed", 0, answer="hello"))
             assert await database.read(lambda tx: count(tx, "messages")) == 2
+    finally:
+        server.remove()
+
+
+@pytest.mark.parametrize("schema", ["public", "palaver"])
+async def test_pg_dump_and_pg_restore(schema, tmp_path):
+    """The server's own tools bring everything back, words for the search with it: they restore with a search path that is empty."""
+    [programs, *_] = [folder for folder in postgres.programs() if (folder / "pg_dump").exists()] or [None]
+    if programs is None:
+        pytest.skip("no pg_dump on this machine")
+    server = postgres.Server.make(programs_at=programs)
+    try:
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+            connection.execute("CREATE DATABASE restored TEMPLATE template0 ENCODING 'UTF8'")
+        path = f"options=-csearch_path%3D{schema}"
+        async with opened(f"{server.url}?{path}") as database:
+            queued = await database.write(lambda tx: arrive(tx, incoming("where is the harbour?")))
+            claim = await database.write(lambda tx: claimed(tx, queued.session_id))
+            await database.write(lambda tx: lane.finish(tx, claim, "completed", 0, answer="at the sea"))
+        restored = server.url.removesuffix("postgres") + "restored"
+        for command in (
+            [programs / "pg_dump", "-Fc", "-f", tmp_path / "dump", server.url],
+            [programs / "pg_restore", "--exit-on-error", "-d", restored, tmp_path / "dump"],
+        ):
+            await asyncio.to_thread(subprocess.run, command, check=True)
+        async with opened(f"{restored}?{path}") as database:
+            found = await database.read(
+                lambda tx: tx.rows(
+                    "SELECT content FROM messages WHERE words @@ to_tsquery('simple', 'harbour')"
+                )
+            )
+            assert [row["content"] for row in found] == ["where is the harbour?"]
+            assert await database.read(lambda tx: count(tx, "messages")) == 2
+            assert await database.write(arrive)
     finally:
         server.remove()
 

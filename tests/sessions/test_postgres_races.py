@@ -614,6 +614,29 @@ async def test_two_messages_that_find_a_free_lane_do_not_both_run(nodes):
     await agrees(nodes)
 
 
+async def test_a_turn_does_not_begin_before_one_that_waits(nodes):
+    """Both see a free lane; the first only queues its turn, for want of a place: the other must not run before it."""
+
+    def take(number: int) -> Work:
+        def work(tx: Transaction) -> bool:
+            session, person, _ = resolved(tx, from_channel(number), scope="person_everywhere")
+            if number == 0 or lane.waiting(tx, session.id):
+                inbox.accept(tx, from_channel(number), session, person, NOW, ahead=0)
+                return False
+            inbox.accept_and_claim(tx, from_channel(number), session, person, NOW, context_messages=5)
+            return True
+
+        return work
+
+    await nodes.one.write(take_in(from_channel(9), scope="person_everywhere"))
+    [claim] = await nodes.one.write(lambda tx: lane.claim_heads(tx, 1, NOW, context_messages=5))
+    await nodes.one.write(lambda tx: lane.finish(tx, claim, "completed", NOW, answer="x"))
+    assert await nodes.mix(take(0), take(1)) == [False, False]
+    await agrees(nodes)
+    [head] = await nodes.one.write(lambda tx: lane.claim_heads(tx, 5, NOW, context_messages=5))
+    assert head.position == 2
+
+
 async def test_an_idle_session_expires_once_for_messages_that_come_together(nodes):
     """Two channels after a long silence: the old session ends and they share the new one."""
     old = await nodes.one.write(take_in(from_channel(0), scope="person_everywhere"))

@@ -2,9 +2,11 @@
 -- body of a function in the language SQL that makes a column, a list that is text in a variable's declaration. What PL/pgSQL has
 -- read once in a connection it keeps.
 
-CREATE OR REPLACE FUNCTION palaver_words(content TEXT) RETURNS TSVECTOR LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+-- The schema is named in it, because pg_restore makes the column with a search path that is empty.
+DO $$
 BEGIN
-    RETURN to_tsvector('pg_catalog.simple', palaver_fold(content));
+    EXECUTE format('CREATE OR REPLACE FUNCTION palaver_words(content TEXT) RETURNS TSVECTOR LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS %L',
+        format('BEGIN RETURN to_tsvector(''pg_catalog.simple'', %I.palaver_fold(content)); END', current_schema()));
 END
 $$;
 
