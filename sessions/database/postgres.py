@@ -65,7 +65,7 @@ _IMPATIENT_MS: Final = 30
 """Longest wait for a row in a batch: everybody waits with it. And another node's may wait for what it holds while it waits for what
 that one holds; the server would notice such a circle after a second."""
 _ALONE_MS: Final = 10
-"""For each operation, once it is known that one of them waits: longer, and it is stuck. Aside, it waits for one lock and in no circle."""
+"""For each operation, once it is known that one of them waits: longer, and it is stuck. Aside it waits for one lock, in no circle."""
 _MIGRATION_LOCK: Final = 0x50414C56  # "PALV": one node at a time brings the schema up to date
 
 log = structlog.get_logger()
