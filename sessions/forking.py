@@ -70,7 +70,8 @@ def fork(
     )
     tx.execute(
         "INSERT INTO session_tasks (session_id, task, set_at)"
-        " SELECT :fork, task, :now FROM session_tasks WHERE session_id = :id AND ended_at IS NULL",
+        # By the session and not by its list: one that was abandoned with its task, and resumed, still works on it.
+        " SELECT :fork, current_task, :now FROM sessions WHERE id = :id AND current_task IS NOT NULL",
         {"fork": fork_id, "id": session.id, "now": now},
     )
     made = lifecycle.find_live(tx, session.key)

@@ -83,6 +83,17 @@ def test_what_a_session_holds_goes_along(tx):
     assert (made.tool_call_count, made.error_count, made.input_tokens) == (0, 0, 0)
 
 
+def test_a_task_that_was_abandoned_and_taken_up_again_goes_along(tx):
+    """A session that was idle with a task, and was resumed, still works on it; so does its fork, where the list says so too."""
+    original = talk(tx, "one")
+    contents.set_current_task(tx, original.id, "book a table", NOW)
+    lifecycle.expire(tx, lifecycle.find(tx, original.id, EVERYTHING), NOW + DAY)
+    resumed = lifecycle.resume(tx, lifecycle.find(tx, original.id, EVERYTHING), NOW + 2 * DAY)
+    made = forking.fork(tx, resumed, NOW + 2 * DAY).session
+    assert made.current_task == "book a table"
+    assert [one.task for one in contents.tasks(tx, made.id, EVERYTHING)] == ["book a table"]
+
+
 def test_unfinished_turns_stay_with_the_original(tx):
     """Nothing that waits for an answer is copied, and nothing said after it."""
     original = talk(tx, "a")
