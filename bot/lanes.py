@@ -134,9 +134,7 @@ class Lanes:
                     pause_s = await self.look()
                 except StoreError as error:
                     log.error("lanes.look_failed", reason=error.reason)
-                except (
-                    Exception
-                ):  # one lane that cannot be taken must not keep this node from renewing what it runs
+                except Exception:  # a fault of the look must not end the renewals beside it
                     log.exception("lanes.look_failed")
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):

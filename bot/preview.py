@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import orjson
 import structlog
@@ -19,11 +20,12 @@ from adapters.messages import Chunk, Target
 from bot.governor import Governor
 from config.names import ChannelId, PlatformMessageId
 from sessions import outbox
-from sessions.database.base import Database
+from sessions.database.base import Database, Transaction
 from sessions.errors import StoreError
 from sessions.leases import Lease
 from sessions.models import Address, Claim
 
+T = TypeVar("T")
 log = structlog.get_logger()
 
 _STOP_GRACE_S = (
@@ -223,12 +225,10 @@ class Preview:
         account, channel = self._claim.address.account, self._claim.address.channel
         body = {"text": chunk.text, "markup": chunk.markup}
         self.is_begun = True
-        row = await self._database.write(
+        row = await self._write(
             lambda tx: outbox.open_preview(
                 tx, self._claim.address, body, self._now(), turn=self._claim, lease=self._lease()
-            ),
-            key=channel,
-            may_mix=True,
+            )
         )
         if (
             row is None
@@ -238,10 +238,8 @@ class Preview:
         chunk_id, known = row
         if self._governor.held_s(account, channel) > 0:  # asked for quiet while the mark was written
             if known is None:
-                await self._database.write(
-                    lambda tx: outbox.put_off(tx, chunk_id, 0, "held before it went out", counts=False),
-                    key=channel,
-                    may_mix=True,
+                await self._write(
+                    lambda tx: outbox.put_off(tx, chunk_id, 0, "held before it went out", counts=False)
                 )
             if self._showing_timer is None:
                 self._show_in(_TRY_AGAIN_S)
@@ -256,24 +254,20 @@ class Preview:
                 self._target, chunk, outbox.chunk_key(self._claim.address.inbox_id, "answer", 0)
             )
         except Uncertain:
-            await self._database.write(
-                lambda tx: outbox.mark_uncertain(tx, chunk_id, 0, "preview's answer was lost"),
-                key=channel,
-                may_mix=True,
-            )
+            await self._write(lambda tx: outbox.mark_uncertain(tx, chunk_id, 0, "preview's answer was lost"))
             raise
         except DeliveryError as error:
             reason = error.reason
-            await self._database.write(
-                lambda tx: outbox.put_off(tx, chunk_id, 0, reason, counts=False), key=channel, may_mix=True
-            )
+            await self._write(lambda tx: outbox.put_off(tx, chunk_id, 0, reason, counts=False))
             raise
         self._message_id = sent
         with contextlib.suppress(StoreError):
-            await self._database.write(
-                lambda tx: outbox.mark_sent(tx, chunk_id, sent, self._now()), key=channel, may_mix=True
-            )
+            await self._write(lambda tx: outbox.mark_sent(tx, chunk_id, sent, self._now()))
         return True
+
+    async def _write(self, work: Callable[[Transaction], T]) -> T:
+        """Write about the channel, in one order with its turn and what is sent there."""
+        return await self._database.write(work, key=self._claim.address.channel, may_mix=True)
 
     async def _hold(self, error: RateLimited) -> None:
         """Keep quiet for as long as the platform asks, over a restart as well."""

@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import Final, Literal
 
 from config.names import PersonId, SessionId
-from sessions.database.base import Parameters, Transaction
+from sessions.database.base import Dialect, Parameters, Transaction
 from sessions.scope import ChannelScope, OperatorScope, PersonScope, Scope, SessionOnly, condition, within
 
 HOUR_MS: Final = 3_600_000
@@ -27,6 +27,8 @@ DAY_MS: Final = 24 * HOUR_MS
 HOURS_KEPT_MS: Final = 16 * DAY_MS
 _LONGEST_MS: Final = 7 * DAY_MS
 _UNKNOWN: Final = -1
+_FOLDED: Final[Mapping[Dialect, int]] = {"sqlite": 500, "postgresql": 2000}
+"""Changes that are summed up at a time: few, because chats share the writer; where a statement costs more, not so few."""
 _FOLDING_LOCK: Final = 0x50414C46  # "PALF": one node folds at a time
 
 Dimension = Literal["all", "platform", "persona", "person", "session"]
@@ -161,13 +163,9 @@ def read(tx: Transaction, scope: Scope, subject: Subject, now: int) -> Statistic
 
 
 def fold(tx: Transaction, batch: int | None = None) -> int:
-    """Sum up the oldest changes; gives how many, 0 when none are left. Small, because chats share the writer.
-
-    On PostgreSQL a change costs the less, the more of them add to the same sums.
-    """
-    if tx.dialect == "sqlite":
-        return _fold_sqlite(tx, batch or 500)
-    return _fold_postgresql(tx, batch or 2000)
+    """Sum up the oldest changes; gives how many, 0 when none are left."""
+    fold_some = _fold_sqlite if tx.dialect == "sqlite" else _fold_postgresql
+    return fold_some(tx, _FOLDED[tx.dialect] if batch is None else batch)
 
 
 def has_changes(tx: Transaction) -> bool:

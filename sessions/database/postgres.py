@@ -48,9 +48,10 @@ from sessions.database.postgres_errors import (
     is_connection_useless,
     is_impatient,
     is_race,
+    presentable,
     translated,
 )
-from sessions.database.postgres_line import Line, Operation, presentable
+from sessions.database.postgres_line import Line, Operation
 from sessions.database.postgres_transaction import PostgresTransaction
 from sessions.errors import NothingStored, StoreCorrupt, StoreUnavailable
 from sessions.sealing import PLAIN

@@ -1,6 +1,7 @@
 """PostgreSQL's errors in our words: which mean that nothing can be stored now, and which are worth a second try.
 
-Owns the two decisions, made by SQLSTATE and never by the words of a message. When to try again is `postgres.py`.
+Owns the two decisions, made by SQLSTATE and never by the words of a message, and how errors travel between threads. When to try
+again is `postgres.py`.
 """
 
 import re
@@ -167,3 +168,12 @@ def unreachable(error: psycopg.Error, where: str) -> StoreUnavailable:
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def presentable(error: BaseException) -> BaseException:
+    """The error as a future takes it."""
+    if isinstance(error, StopIteration):  # as in a generator: it must not end somebody else's loop
+        raised = RuntimeError("work raised StopIteration")
+        raised.__cause__ = error
+        return raised
+    return error

@@ -12,9 +12,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sessions.database.base import Transaction
+from sessions.database.postgres_errors import presentable
+
+T = TypeVar("T")
 
 LARGEST_BATCH: Final = 100
 
@@ -109,7 +112,7 @@ class Line:
         try:
             while self._line:
                 batch = self._next_batch()
-                await _in_thread(self._writer, lambda batch=batch: self._store(batch), batch)  # type: ignore[misc]  # bound early
+                await _in_thread(self._writer, batch, self._store, batch)
                 for operation in batch:
                     if not operation.is_stuck:
                         operation.tell()
@@ -145,7 +148,7 @@ class Line:
             while waiting:
                 operation = waiting.popleft()
                 operation.is_stuck = False
-                await _in_thread(self._waiters, lambda one=operation: self._store_alone(one), [operation])  # type: ignore[misc]  # bound early
+                await _in_thread(self._waiters, [operation], self._store_alone, operation)
                 operation.tell()
                 if operation.error is None:
                     break
@@ -156,11 +159,11 @@ class Line:
 
 
 async def _in_thread(
-    executor: ThreadPoolExecutor, store: Callable[[], None], operations: list[Operation]
+    executor: ThreadPoolExecutor, operations: list[Operation], store: Callable[[T], None], what: T
 ) -> None:
-    """Store in a thread. If even that fails, for want of a thread or of memory, each hears that."""
+    """Store in a thread. If even that fails, for want of a thread or of memory, each of the operations hears that."""
     try:
-        await asyncio.get_running_loop().run_in_executor(executor, store)
+        await asyncio.get_running_loop().run_in_executor(executor, store, what)
     except BaseException as error:
         for operation in operations:
             operation.is_stuck, operation.error = False, error
@@ -168,12 +171,3 @@ async def _in_thread(
                 operation.tell()
         if not isinstance(error, Exception):
             raise
-
-
-def presentable(error: BaseException) -> BaseException:
-    """The error as a future takes it."""
-    if isinstance(error, StopIteration):  # as in a generator: it must not end somebody else's loop
-        raised = RuntimeError("work raised StopIteration")
-        raised.__cause__ = error
-        return raised
-    return error

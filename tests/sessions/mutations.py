@@ -287,8 +287,8 @@ BREAKS = (
     Break(
         "who waits for another node's row holds up the line",
         "database/postgres_line.py",
-        "await _in_thread(self._waiters, lambda",
-        "await _in_thread(self._writer, lambda",
+        "await _in_thread(self._waiters, [operation]",
+        "await _in_thread(self._writer, [operation]",
         POSTGRESQL,
     ),
     Break(
