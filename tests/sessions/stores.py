@@ -3,9 +3,11 @@
 Another implementation of the port joins the tables, and every test of `sessions/`, and of the daemon on top of it, runs on it too.
 """
 
+import asyncio
 import contextlib
 import functools
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
@@ -171,3 +173,24 @@ OLDEST: Mapping[str, Callable[[], AbstractContextManager[Transaction]]] = {
     "postgresql": _oldest_postgres,
 }
 """A transaction on a database that the first migration alone has made, for tests of those after it."""
+
+
+@asynccontextmanager
+async def held_up(
+    database: Database, work: Callable[[Transaction], None] = lambda _tx: None
+) -> AsyncIterator[None]:
+    """While a write that did this work does not end: what is called meanwhile waits for it and shares the next commit."""
+    entered, may_go = threading.Event(), threading.Event()
+
+    def wait(tx: Transaction) -> None:
+        work(tx)
+        entered.set()
+        assert may_go.wait(20)
+
+    writing = asyncio.create_task(database.write(wait))
+    assert await asyncio.to_thread(entered.wait, 20)
+    try:
+        yield
+    finally:
+        may_go.set()
+        await writing

@@ -21,6 +21,7 @@ from tests import postgres
 from tests.fakes.severing import SeveringRelay
 from tests.process.postgres_kill import kill_cycles
 from tests.sessions.records import ACCOUNT, arrive, claimed, count, incoming
+from tests.sessions.stores import held_up
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -42,6 +43,10 @@ async def opened(url: str, **how):
 
 def put(tx: Transaction, name: str, value: str = "x") -> None:
     inbox.set_cursor(tx, ACCOUNT, name, value, 0)
+
+
+def slow(tx: Transaction) -> None:
+    put(tx, "slow")
 
 
 def names(tx: Transaction) -> set[str]:
@@ -249,30 +254,11 @@ async def test_kill_9_of_the_server_under_load():
 # Other nodes
 
 
-@contextlib.asynccontextmanager
-async def held_up(database: PostgresDatabase, key: str):
-    """While a write with that key does not end."""
-    entered, may_go = threading.Event(), threading.Event()
-
-    def slow(tx: Transaction) -> None:
-        put(tx, "slow")
-        entered.set()
-        assert may_go.wait(20)
-
-    writing = asyncio.create_task(database.write(slow, key=key))
-    assert await asyncio.to_thread(entered.wait, 20)
-    try:
-        yield
-    finally:
-        may_go.set()
-        await writing
-
-
 async def test_what_waits_is_committed_together(url):
     """Whatever their keys, writes that came during a commit share the next one."""
     async with opened(url) as database:
         before = database.commits
-        async with held_up(database, "a"):
+        async with held_up(database, slow):
             behind = [asyncio.create_task(database.write(names, key=key)) for key in "abcd"]
         assert [await one for one in behind] == [{"slow"}] * 4
         assert database.commits == before + 2
@@ -300,10 +286,12 @@ async def test_whoever_waits_for_another_node_waits_without_the_others(url, besi
             return database.write(work, key="a", may_mix=True)
 
         with locked(url, "a") as other:
-            async with held_up(database, "c"):  # so that the first of them share a transaction
+            async with held_up(database, slow):  # so that the first of them share a transaction
                 first = [asyncio.create_task(add("x"))]
                 first += [
-                    asyncio.create_task(database.write(lambda tx, n=n: put(tx, f"b{n}"), key=f"b{n}"))
+                    asyncio.create_task(
+                        database.write(lambda tx, n=n: put(tx, f"b{n}"), key=f"b{n}", may_mix=True)
+                    )
                     for n in range(beside)
                 ]
                 await asyncio.sleep(0)
@@ -326,20 +314,10 @@ async def test_whoever_waits_for_another_node_waits_without_the_others(url, besi
         assert database._line.is_empty
 
 
-async def test_whoever_waits_for_too_long_hears_it(url):
-    """Patience ends with the time that is set for it, and the key is in the line again."""
-    async with opened(url, limits=Limits(lock_s=0.5)) as database:
-        await database.write(lambda tx: put(tx, "a"))
-        with locked(url, "a"), pytest.raises(StoreError):
-            await database.write(lambda tx: put(tx, "a", "mine"), key="a")
-        await database.write(lambda tx: put(tx, "a", "mine"), key="a")
-        assert database._line.is_empty
-
-
 # Works that share a transaction
 
 
-def ways_of(database: PostgresDatabase, monkeypatch) -> list[int]:
+def ways_of(monkeypatch) -> list[int]:
     """How many statements each way to the server took, from now on."""
     ways: list[int] = []
     run_together, run = Statements.run_together, Statements.run
@@ -374,8 +352,8 @@ def steps(name: str, count: int):
 async def test_statements_of_different_keys_travel_together(url, monkeypatch):
     """Twenty works of three steps take the ways of one; each sees its own steps, done."""
     async with opened(url) as database:
-        ways = ways_of(database, monkeypatch)
-        async with held_up(database, "slow"):
+        ways = ways_of(monkeypatch)
+        async with held_up(database, slow):
             ways.clear()
             works = [
                 asyncio.create_task(database.write(steps(f"{chr(97 + n)}-", 3), key=str(n), may_mix=True))
@@ -390,7 +368,7 @@ async def test_statements_of_different_keys_travel_together(url, monkeypatch):
 async def test_works_of_one_key_do_not_see_each_other_half_done(url):
     """Side by side with others, those of a key still come one after the other, and what has no key comes after all of them."""
     async with opened(url) as database:
-        async with held_up(database, "slow"):
+        async with held_up(database, slow):
             works = [
                 asyncio.create_task(database.write(steps("all", 2), key="a", may_mix=True)),
                 asyncio.create_task(database.write(names)),
@@ -419,7 +397,7 @@ async def test_a_work_that_fails_among_others_undoes_itself_alone(url, at):
             ended.append(1)
 
     async with opened(url) as database:
-        async with held_up(database, "slow"):
+        async with held_up(database, slow):
             kept = asyncio.create_task(database.write(careful, key="a", may_mix=True))
             failed = asyncio.create_task(database.write(failing, key="b", may_mix=True))
             await asyncio.sleep(0)
@@ -459,10 +437,11 @@ async def test_a_row_that_stays_locked_is_reported(url):
         with psycopg.connect(url) as other:
             other.execute("UPDATE cursors SET value = 'locked'")
             with pytest.raises(StoreUnavailable, match="locked") as refusal:
-                await database.write(lambda tx: put(tx, "row", "new"))
+                await database.write(lambda tx: put(tx, "row", "new"), key="row")
             assert refusal.value.hint
             other.rollback()
-        await database.write(lambda tx: put(tx, "row", "new"))
+        await database.write(lambda tx: put(tx, "row", "new"), key="row")
+        assert database._line.is_empty
 
 
 async def test_a_race_that_is_lost_again_and_again_ends(url):
